@@ -31,6 +31,13 @@ pub mod events {
     pub use crate::containerd::services::events::ttrpc::v1::*;
 }
 
+/// The streaming service, which a shim serves when it carries its containers' input and output itself.
+pub mod streaming {
+    pub use crate::containerd::services::streaming::v1::StreamInit;
+    pub use crate::containerd::services::streaming::v1::streaming_ttrpc as method;
+    pub use crate::containerd::services::streaming::v1::streaming_ttrpc::SERVICE;
+}
+
 /// What a shim binary reads on standard input and answers on standard output when it is started.
 pub mod bootstrap {
     pub use crate::containerd::runtime::bootstrap::v1::*;
