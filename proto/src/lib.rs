@@ -7,6 +7,7 @@
 //! framing that of `kevel-ttrpc`.
 
 pub mod any;
+mod secret;
 pub mod shim;
 
 #[path = "gen/mod.rs"]

@@ -6,6 +6,8 @@
 //! types, labels, presence, oneofs, packing, methods and their directions. What a newer version changed is listed in
 //! [`known`] with a reason, and a listed difference that is not there is an error as well.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "in test helpers, a panic is the report")]
+
 mod facts;
 
 use std::collections::BTreeSet;

@@ -33,6 +33,9 @@ const SHARED_BYTES: &[&str] = &[
     ".containerd.types.transfer.Data.data",
 ];
 
+/// Messages with credentials: their `Debug` is written by hand, in `proto/src/secret.rs`, so that logs do not show them.
+const SECRETS: &[&str] = &[".containerd.types.transfer.AuthResponse", ".runtime.v1.AuthConfig"];
+
 /// Options of the subcommand.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -95,9 +98,9 @@ fn generate() -> anyhow::Result<BTreeMap<String, String>> {
 fn config() -> prost_build::Config {
     let mut config = prost_build::Config::new();
     // Maps are sorted, so that equal messages have equal bytes, and so that labels move to the model without conversion.
-    config.enable_type_names().btree_map(["."]).bytes(SHARED_BYTES).service_generator(Box::new(Services {
-        grpc: tonic_prost_build::configure().build_transport(false).service_generator(),
-    }));
+    config.enable_type_names().btree_map(["."]).bytes(SHARED_BYTES).skip_debug(SECRETS).service_generator(Box::new(
+        Services { grpc: tonic_prost_build::configure().build_transport(false).service_generator() },
+    ));
     config
 }
 
@@ -129,6 +132,7 @@ fn method_table(service: &Service, code: &mut String) {
         constants.push_str(&format!("    /// The `{name}` method.\n    pub const {constant}: &str = \"{name}\";\n"));
         names.push_str(&format!("{constant}, "));
     }
+    let module = format!("{}_ttrpc", snake(&service.name));
     code.push_str(&format!(
         "/// What ttrpc calls the service `{full_name}` and its methods.\n\
          pub mod {module} {{\n    \
@@ -138,7 +142,6 @@ fn method_table(service: &Service, code: &mut String) {
              /// Every method, in the order of the `.proto` file.\n    \
              pub const METHODS: &[&str] = &[{names}];\n\
          }}\n",
-        module = format!("{}_ttrpc", snake(&service.name)),
         names = names.trim_end_matches(", "),
     ));
 }

@@ -310,6 +310,7 @@ pub struct UpdateSandboxRequest {
     >,
     #[prost(message, optional, tag = "4")]
     pub sandbox: ::core::option::Option<super::super::super::types::Sandbox>,
+    /// Which fields of sandbox changed.
     #[prost(string, repeated, tag = "5")]
     pub fields: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

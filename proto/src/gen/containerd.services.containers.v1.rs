@@ -41,10 +41,13 @@ pub struct Container {
     >,
     #[prost(string, tag = "3")]
     pub image: ::prost::alloc::string::String,
+    /// Name of the runtime, such as "io.containerd.runc.v2", and its options.
     #[prost(message, optional, tag = "4")]
     pub runtime: ::core::option::Option<container::Runtime>,
+    /// The OCI runtime specification, as JSON.
     #[prost(message, optional, tag = "5")]
     pub spec: ::core::option::Option<::prost_types::Any>,
+    /// With snapshot_key: where the root file system is. Both empty when there is none.
     #[prost(string, tag = "6")]
     pub snapshotter: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
@@ -53,11 +56,13 @@ pub struct Container {
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "9")]
     pub updated_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whatever clients keep with the container.
     #[prost(btree_map = "string, message", tag = "10")]
     pub extensions: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost_types::Any,
     >,
+    /// Id of the sandbox that it belongs to.
     #[prost(string, tag = "11")]
     pub sandbox: ::prost::alloc::string::String,
 }
@@ -351,6 +356,7 @@ pub mod containers_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// As List, one container per message.
         pub async fn list_stream(
             &mut self,
             request: impl tonic::IntoRequest<super::ListContainersRequest>,
@@ -409,6 +415,7 @@ pub mod containers_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Changes the fields in the mask; without a mask, replaces what may change.
         pub async fn update(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateContainerRequest>,
@@ -438,6 +445,7 @@ pub mod containers_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Removes the record. Snapshot and task are the caller's.
         pub async fn delete(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteContainerRequest>,
@@ -499,6 +507,7 @@ pub mod containers_server {
             >
             + std::marker::Send
             + 'static;
+        /// As List, one container per message.
         async fn list_stream(
             &self,
             request: tonic::Request<super::ListContainersRequest>,
@@ -510,6 +519,7 @@ pub mod containers_server {
             tonic::Response<super::CreateContainerResponse>,
             tonic::Status,
         >;
+        /// Changes the fields in the mask; without a mask, replaces what may change.
         async fn update(
             &self,
             request: tonic::Request<super::UpdateContainerRequest>,
@@ -517,6 +527,7 @@ pub mod containers_server {
             tonic::Response<super::UpdateContainerResponse>,
             tonic::Status,
         >;
+        /// Removes the record. Snapshot and task are the caller's.
         async fn delete(
             &self,
             request: tonic::Request<super::DeleteContainerRequest>,

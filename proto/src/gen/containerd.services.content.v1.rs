@@ -103,6 +103,7 @@ impl ::prost::Name for ListContentRequest {
         "containerd.services.content.v1.ListContentRequest".into()
     }
 }
+/// A batch.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListContentResponse {
     #[prost(message, repeated, tag = "1")]
@@ -139,6 +140,7 @@ pub struct ReadContentRequest {
     pub digest: ::prost::alloc::string::String,
     #[prost(int64, tag = "2")]
     pub offset: i64,
+    /// 0 means up to the end.
     #[prost(int64, tag = "3")]
     pub size: i64,
 }
@@ -211,6 +213,7 @@ pub struct Status {
     pub offset: i64,
     #[prost(int64, tag = "5")]
     pub total: i64,
+    /// The digest that the writer announced.
     #[prost(string, tag = "6")]
     pub expected: ::prost::alloc::string::String,
 }
@@ -258,16 +261,21 @@ impl ::prost::Name for ListStatusesResponse {
 pub struct WriteContentRequest {
     #[prost(enumeration = "WriteAction", tag = "1")]
     pub action: i32,
+    /// Names the write; the first message must have it. One writer holds it at a time.
     #[prost(string, tag = "2")]
     pub r#ref: ::prost::alloc::string::String,
+    /// Expected size, 0 when unknown.
     #[prost(int64, tag = "3")]
     pub total: i64,
+    /// Expected digest, checked on COMMIT.
     #[prost(string, tag = "4")]
     pub expected: ::prost::alloc::string::String,
+    /// Where data goes. It must be where the write is, or 0 to start over.
     #[prost(int64, tag = "5")]
     pub offset: i64,
     #[prost(bytes = "bytes", tag = "6")]
     pub data: ::prost::bytes::Bytes,
+    /// For the blob, on COMMIT.
     #[prost(btree_map = "string, string", tag = "7")]
     pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -296,6 +304,7 @@ pub struct WriteContentResponse {
     pub offset: i64,
     #[prost(int64, tag = "5")]
     pub total: i64,
+    /// On COMMIT the digest of the blob.
     #[prost(string, tag = "6")]
     pub digest: ::prost::alloc::string::String,
 }
@@ -324,6 +333,8 @@ impl ::prost::Name for AbortRequest {
         "containerd.services.content.v1.AbortRequest".into()
     }
 }
+/// What a message of a write is for. STAT answers where the write is, WRITE appends, COMMIT appends and
+/// completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum WriteAction {
@@ -456,6 +467,7 @@ pub mod content_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Changes labels; everything else about a blob is fixed.
         pub async fn update(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateRequest>,
@@ -528,6 +540,7 @@ pub mod content_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Sends a part of a blob in chunks.
         pub async fn read(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadContentRequest>,
@@ -554,6 +567,7 @@ pub mod content_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// How far a write is.
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -606,6 +620,7 @@ pub mod content_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Opens, continues and commits a write, one answer per request.
         pub async fn write(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -634,6 +649,7 @@ pub mod content_client {
                 );
             self.inner.streaming(req, path, codec).await
         }
+        /// Gives a write up and forgets its data.
         pub async fn abort(
             &mut self,
             request: impl tonic::IntoRequest<super::AbortRequest>,
@@ -676,6 +692,7 @@ pub mod content_server {
             &self,
             request: tonic::Request<super::InfoRequest>,
         ) -> std::result::Result<tonic::Response<super::InfoResponse>, tonic::Status>;
+        /// Changes labels; everything else about a blob is fixed.
         async fn update(
             &self,
             request: tonic::Request<super::UpdateRequest>,
@@ -700,10 +717,12 @@ pub mod content_server {
             >
             + std::marker::Send
             + 'static;
+        /// Sends a part of a blob in chunks.
         async fn read(
             &self,
             request: tonic::Request<super::ReadContentRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReadStream>, tonic::Status>;
+        /// How far a write is.
         async fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
@@ -721,10 +740,12 @@ pub mod content_server {
             >
             + std::marker::Send
             + 'static;
+        /// Opens, continues and commits a write, one answer per request.
         async fn write(
             &self,
             request: tonic::Request<tonic::Streaming<super::WriteContentRequest>>,
         ) -> std::result::Result<tonic::Response<Self::WriteStream>, tonic::Status>;
+        /// Gives a write up and forgets its data.
         async fn abort(
             &self,
             request: tonic::Request<super::AbortRequest>,

@@ -6,11 +6,13 @@ pub struct ApplyRequest {
     pub diff: ::core::option::Option<super::super::super::types::Descriptor>,
     #[prost(message, repeated, tag = "2")]
     pub mounts: ::prost::alloc::vec::Vec<super::super::super::types::Mount>,
+    /// For stream processors, by media type.
     #[prost(btree_map = "string, message", tag = "3")]
     pub payloads: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost_types::Any,
     >,
+    /// Sync the file system before answering.
     #[prost(bool, tag = "4")]
     pub sync_fs: bool,
 }
@@ -47,6 +49,7 @@ pub struct DiffRequest {
     pub right: ::prost::alloc::vec::Vec<super::super::super::types::Mount>,
     #[prost(string, tag = "3")]
     pub media_type: ::prost::alloc::string::String,
+    /// Reference of the write in the content store.
     #[prost(string, tag = "4")]
     pub r#ref: ::prost::alloc::string::String,
     #[prost(btree_map = "string, string", tag = "5")]
@@ -54,6 +57,7 @@ pub struct DiffRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Latest modification time in the layer, for reproducible layers.
     #[prost(message, optional, tag = "6")]
     pub source_date_epoch: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -162,6 +166,7 @@ pub mod diff_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Unpacks a layer into mounts and answers what it was when unpacked.
         pub async fn apply(
             &mut self,
             request: impl tonic::IntoRequest<super::ApplyRequest>,
@@ -183,6 +188,7 @@ pub mod diff_client {
                 .insert(GrpcMethod::new("containerd.services.diff.v1.Diff", "Apply"));
             self.inner.unary(req, path, codec).await
         }
+        /// Packs what right has over left as a layer, into the content store.
         pub async fn diff(
             &mut self,
             request: impl tonic::IntoRequest<super::DiffRequest>,
@@ -219,10 +225,12 @@ pub mod diff_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DiffServer.
     #[async_trait]
     pub trait Diff: std::marker::Send + std::marker::Sync + 'static {
+        /// Unpacks a layer into mounts and answers what it was when unpacked.
         async fn apply(
             &self,
             request: tonic::Request<super::ApplyRequest>,
         ) -> std::result::Result<tonic::Response<super::ApplyResponse>, tonic::Status>;
+        /// Packs what right has over left as a layer, into the content store.
         async fn diff(
             &self,
             request: tonic::Request<super::DiffRequest>,

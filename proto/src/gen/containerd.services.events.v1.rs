@@ -127,6 +127,7 @@ pub mod events_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Puts an event on the bus, with the namespace of the request and the time of now.
         pub async fn publish(
             &mut self,
             request: impl tonic::IntoRequest<super::PublishRequest>,
@@ -150,6 +151,7 @@ pub mod events_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Puts an event on the bus as it is.
         pub async fn forward(
             &mut self,
             request: impl tonic::IntoRequest<super::ForwardRequest>,
@@ -173,6 +175,7 @@ pub mod events_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Events from now on that match any of the filters; all of them without filters.
         pub async fn subscribe(
             &mut self,
             request: impl tonic::IntoRequest<super::SubscribeRequest>,
@@ -216,10 +219,12 @@ pub mod events_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EventsServer.
     #[async_trait]
     pub trait Events: std::marker::Send + std::marker::Sync + 'static {
+        /// Puts an event on the bus, with the namespace of the request and the time of now.
         async fn publish(
             &self,
             request: tonic::Request<super::PublishRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        /// Puts an event on the bus as it is.
         async fn forward(
             &self,
             request: tonic::Request<super::ForwardRequest>,
@@ -233,6 +238,7 @@ pub mod events_server {
             >
             + std::marker::Send
             + 'static;
+        /// Events from now on that match any of the filters; all of them without filters.
         async fn subscribe(
             &self,
             request: tonic::Request<super::SubscribeRequest>,

@@ -32,6 +32,7 @@ impl ::prost::Name for GetImageResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Image {
+    /// Unique in the namespace. A reference by convention, nothing relies on it.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(btree_map = "string, string", tag = "2")]
@@ -90,6 +91,7 @@ impl ::prost::Name for ListImagesResponse {
 pub struct CreateImageRequest {
     #[prost(message, optional, tag = "1")]
     pub image: ::core::option::Option<Image>,
+    /// Creation time to record, for reproducible archives.
     #[prost(message, optional, tag = "2")]
     pub source_date_epoch: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -156,8 +158,10 @@ impl ::prost::Name for UpdateImageResponse {
 pub struct DeleteImageRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Answer only after a garbage collection.
     #[prost(bool, tag = "2")]
     pub sync: bool,
+    /// Delete only if this is what the image points at.
     #[prost(message, optional, tag = "3")]
     pub target: ::core::option::Option<super::super::super::types::Descriptor>,
 }
@@ -171,6 +175,7 @@ impl ::prost::Name for DeleteImageRequest {
         "containerd.services.images.v1.DeleteImageRequest".into()
     }
 }
+/// /images/create
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ImageCreate {
     #[prost(string, tag = "1")]
@@ -191,6 +196,7 @@ impl ::prost::Name for ImageCreate {
         "containerd.services.images.v1.ImageCreate".into()
     }
 }
+/// /images/update
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ImageUpdate {
     #[prost(string, tag = "1")]
@@ -211,6 +217,7 @@ impl ::prost::Name for ImageUpdate {
         "containerd.services.images.v1.ImageUpdate".into()
     }
 }
+/// /images/delete
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImageDelete {
     #[prost(string, tag = "1")]
@@ -380,6 +387,7 @@ pub mod images_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Changes the fields in the mask; without a mask, replaces labels and target.
         pub async fn update(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateImageRequest>,
@@ -406,6 +414,7 @@ pub mod images_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Removes the name. Content goes with the next garbage collection.
         pub async fn delete(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteImageRequest>,
@@ -465,6 +474,7 @@ pub mod images_server {
             tonic::Response<super::CreateImageResponse>,
             tonic::Status,
         >;
+        /// Changes the fields in the mask; without a mask, replaces labels and target.
         async fn update(
             &self,
             request: tonic::Request<super::UpdateImageRequest>,
@@ -472,6 +482,7 @@ pub mod images_server {
             tonic::Response<super::UpdateImageResponse>,
             tonic::Status,
         >;
+        /// Removes the name. Content goes with the next garbage collection.
         async fn delete(
             &self,
             request: tonic::Request<super::DeleteImageRequest>,

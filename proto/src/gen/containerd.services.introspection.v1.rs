@@ -47,6 +47,7 @@ pub struct Plugin {
     >,
     #[prost(string, repeated, tag = "6")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it could not start, or was skipped.
     #[prost(message, optional, tag = "7")]
     pub init_err: ::core::option::Option<
         super::super::super::super::google::rpc::Status,
@@ -64,10 +65,12 @@ impl ::prost::Name for Plugin {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerResponse {
+    /// Stays the same over restarts.
     #[prost(string, tag = "1")]
     pub uuid: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub pid: u64,
+    /// Inode of the PID namespace that pid is valid in.
     #[prost(uint64, tag = "3")]
     pub pidns: u64,
     #[prost(message, repeated, tag = "4")]
@@ -108,6 +111,7 @@ pub struct PluginInfoRequest {
     pub r#type: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
+    /// For runtimes, a containerd.types.RuntimeRequest.
     #[prost(message, optional, tag = "3")]
     pub options: ::core::option::Option<::prost_types::Any>,
 }
@@ -125,6 +129,7 @@ impl ::prost::Name for PluginInfoRequest {
 pub struct PluginInfoResponse {
     #[prost(message, optional, tag = "1")]
     pub plugin: ::core::option::Option<Plugin>,
+    /// For runtimes, a containerd.types.RuntimeInfo.
     #[prost(message, optional, tag = "2")]
     pub extra: ::core::option::Option<::prost_types::Any>,
 }
@@ -218,6 +223,7 @@ pub mod introspection_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// All plugins with their state, also those that failed.
         pub async fn plugins(
             &mut self,
             request: impl tonic::IntoRequest<super::PluginsRequest>,
@@ -247,6 +253,7 @@ pub mod introspection_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Who the daemon is, and which deprecated features were used.
         pub async fn server(
             &mut self,
             request: impl tonic::IntoRequest<()>,
@@ -273,6 +280,7 @@ pub mod introspection_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Details of one plugin. For runtimes, what the runtime says of itself.
         pub async fn plugin_info(
             &mut self,
             request: impl tonic::IntoRequest<super::PluginInfoRequest>,
@@ -317,14 +325,17 @@ pub mod introspection_server {
     /// Generated trait containing gRPC methods that should be implemented for use with IntrospectionServer.
     #[async_trait]
     pub trait Introspection: std::marker::Send + std::marker::Sync + 'static {
+        /// All plugins with their state, also those that failed.
         async fn plugins(
             &self,
             request: tonic::Request<super::PluginsRequest>,
         ) -> std::result::Result<tonic::Response<super::PluginsResponse>, tonic::Status>;
+        /// Who the daemon is, and which deprecated features were used.
         async fn server(
             &self,
             request: tonic::Request<()>,
         ) -> std::result::Result<tonic::Response<super::ServerResponse>, tonic::Status>;
+        /// Details of one plugin. For runtimes, what the runtime says of itself.
         async fn plugin_info(
             &self,
             request: tonic::Request<super::PluginInfoRequest>,

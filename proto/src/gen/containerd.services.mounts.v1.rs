@@ -11,6 +11,7 @@ pub struct ActivateRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Mount everything, also what the caller could mount: it wants to look at the files.
     #[prost(bool, tag = "4")]
     pub temporary: bool,
 }
@@ -226,6 +227,7 @@ pub mod mounts_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Mounts what the caller cannot mount on its own, and answers what is left to do.
         pub async fn activate(
             &mut self,
             request: impl tonic::IntoRequest<super::ActivateRequest>,
@@ -252,6 +254,7 @@ pub mod mounts_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Unmounts what Activate mounted.
         pub async fn deactivate(
             &mut self,
             request: impl tonic::IntoRequest<super::DeactivateRequest>,
@@ -358,6 +361,7 @@ pub mod mounts_server {
     /// Generated trait containing gRPC methods that should be implemented for use with MountsServer.
     #[async_trait]
     pub trait Mounts: std::marker::Send + std::marker::Sync + 'static {
+        /// Mounts what the caller cannot mount on its own, and answers what is left to do.
         async fn activate(
             &self,
             request: tonic::Request<super::ActivateRequest>,
@@ -365,6 +369,7 @@ pub mod mounts_server {
             tonic::Response<super::ActivateResponse>,
             tonic::Status,
         >;
+        /// Unmounts what Activate mounted.
         async fn deactivate(
             &self,
             request: tonic::Request<super::DeactivateRequest>,

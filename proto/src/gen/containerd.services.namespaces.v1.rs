@@ -34,6 +34,7 @@ impl ::prost::Name for GetNamespaceResponse {
 pub struct Namespace {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Also defaults, such as containerd.io/defaults/snapshotter.
     #[prost(btree_map = "string, string", tag = "2")]
     pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -353,6 +354,7 @@ pub mod namespaces_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Only when it is empty.
         pub async fn delete(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteNamespaceRequest>,
@@ -422,6 +424,7 @@ pub mod namespaces_server {
             tonic::Response<super::UpdateNamespaceResponse>,
             tonic::Status,
         >;
+        /// Only when it is empty.
         async fn delete(
             &self,
             request: tonic::Request<super::DeleteNamespaceRequest>,

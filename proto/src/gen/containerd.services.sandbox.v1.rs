@@ -224,8 +224,10 @@ pub struct ControllerStartResponse {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Where its task service listens, for containers to be created in it.
     #[prost(string, tag = "5")]
     pub address: ::prost::alloc::string::String,
+    /// Version of the task service at that address.
     #[prost(uint32, tag = "6")]
     pub version: u32,
     #[prost(message, optional, tag = "7")]
@@ -342,6 +344,7 @@ impl ::prost::Name for ControllerWaitResponse {
 pub struct ControllerStatusRequest {
     #[prost(string, tag = "1")]
     pub sandbox_id: ::prost::alloc::string::String,
+    /// Fill info.
     #[prost(bool, tag = "2")]
     pub verbose: bool,
     #[prost(string, tag = "10")]
@@ -496,6 +499,7 @@ pub mod store_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Records of sandboxes.
     #[derive(Debug, Clone)]
     pub struct StoreClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -742,6 +746,7 @@ pub mod store_server {
             tonic::Status,
         >;
     }
+    /// Records of sandboxes.
     #[derive(Debug)]
     pub struct StoreServer<T> {
         inner: Arc<T>,
@@ -1084,6 +1089,7 @@ pub mod controller_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Lives of sandboxes. Requests name the sandboxer that is responsible.
     #[derive(Debug, Clone)]
     pub struct ControllerClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1153,6 +1159,7 @@ pub mod controller_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Prepares resources; nothing runs yet.
         pub async fn create(
             &mut self,
             request: impl tonic::IntoRequest<super::ControllerCreateRequest>,
@@ -1208,6 +1215,7 @@ pub mod controller_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What can run in it, which need not be what the host runs.
         pub async fn platform(
             &mut self,
             request: impl tonic::IntoRequest<super::ControllerPlatformRequest>,
@@ -1263,6 +1271,7 @@ pub mod controller_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Answers when the sandbox has exited.
         pub async fn wait(
             &mut self,
             request: impl tonic::IntoRequest<super::ControllerWaitRequest>,
@@ -1318,6 +1327,7 @@ pub mod controller_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Stops the sandbox if need be, and frees all that it holds.
         pub async fn shutdown(
             &mut self,
             request: impl tonic::IntoRequest<super::ControllerShutdownRequest>,
@@ -1420,6 +1430,7 @@ pub mod controller_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ControllerServer.
     #[async_trait]
     pub trait Controller: std::marker::Send + std::marker::Sync + 'static {
+        /// Prepares resources; nothing runs yet.
         async fn create(
             &self,
             request: tonic::Request<super::ControllerCreateRequest>,
@@ -1434,6 +1445,7 @@ pub mod controller_server {
             tonic::Response<super::ControllerStartResponse>,
             tonic::Status,
         >;
+        /// What can run in it, which need not be what the host runs.
         async fn platform(
             &self,
             request: tonic::Request<super::ControllerPlatformRequest>,
@@ -1448,6 +1460,7 @@ pub mod controller_server {
             tonic::Response<super::ControllerStopResponse>,
             tonic::Status,
         >;
+        /// Answers when the sandbox has exited.
         async fn wait(
             &self,
             request: tonic::Request<super::ControllerWaitRequest>,
@@ -1462,6 +1475,7 @@ pub mod controller_server {
             tonic::Response<super::ControllerStatusResponse>,
             tonic::Status,
         >;
+        /// Stops the sandbox if need be, and frees all that it holds.
         async fn shutdown(
             &self,
             request: tonic::Request<super::ControllerShutdownRequest>,
@@ -1484,6 +1498,7 @@ pub mod controller_server {
             tonic::Status,
         >;
     }
+    /// Lives of sandboxes. Requests name the sandboxer that is responsible.
     #[derive(Debug)]
     pub struct ControllerServer<T> {
         inner: Arc<T>,

@@ -123,6 +123,7 @@ pub struct CommitSnapshotRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// New parent, for a tree that was prepared without one.
     #[prost(string, tag = "5")]
     pub parent: ::prost::alloc::string::String,
 }
@@ -187,6 +188,7 @@ impl ::prost::Name for StatSnapshotResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Info {
+    /// Key of an active tree or a view, name of a committed one.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -440,6 +442,7 @@ pub mod snapshots_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// A new writable tree upon a committed parent.
         pub async fn prepare(
             &mut self,
             request: impl tonic::IntoRequest<super::PrepareSnapshotRequest>,
@@ -469,6 +472,7 @@ pub mod snapshots_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// As Prepare, but read only; it cannot be committed.
         pub async fn view(
             &mut self,
             request: impl tonic::IntoRequest<super::ViewSnapshotRequest>,
@@ -495,6 +499,7 @@ pub mod snapshots_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// How to mount an active tree or a view.
         pub async fn mounts(
             &mut self,
             request: impl tonic::IntoRequest<super::MountsRequest>,
@@ -521,6 +526,7 @@ pub mod snapshots_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Freezes an active tree under a name; its key goes.
         pub async fn commit(
             &mut self,
             request: impl tonic::IntoRequest<super::CommitSnapshotRequest>,
@@ -547,6 +553,7 @@ pub mod snapshots_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Refused while another snapshot has it as parent.
         pub async fn remove(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveSnapshotRequest>,
@@ -599,6 +606,7 @@ pub mod snapshots_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Changes labels.
         pub async fn update(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateSnapshotRequest>,
@@ -654,6 +662,7 @@ pub mod snapshots_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What it takes by itself, without its parents.
         pub async fn usage(
             &mut self,
             request: impl tonic::IntoRequest<super::UsageRequest>,
@@ -680,6 +689,7 @@ pub mod snapshots_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Frees what removed snapshots left behind.
         pub async fn cleanup(
             &mut self,
             request: impl tonic::IntoRequest<super::CleanupRequest>,
@@ -721,6 +731,7 @@ pub mod snapshots_server {
     /// Generated trait containing gRPC methods that should be implemented for use with SnapshotsServer.
     #[async_trait]
     pub trait Snapshots: std::marker::Send + std::marker::Sync + 'static {
+        /// A new writable tree upon a committed parent.
         async fn prepare(
             &self,
             request: tonic::Request<super::PrepareSnapshotRequest>,
@@ -728,6 +739,7 @@ pub mod snapshots_server {
             tonic::Response<super::PrepareSnapshotResponse>,
             tonic::Status,
         >;
+        /// As Prepare, but read only; it cannot be committed.
         async fn view(
             &self,
             request: tonic::Request<super::ViewSnapshotRequest>,
@@ -735,14 +747,17 @@ pub mod snapshots_server {
             tonic::Response<super::ViewSnapshotResponse>,
             tonic::Status,
         >;
+        /// How to mount an active tree or a view.
         async fn mounts(
             &self,
             request: tonic::Request<super::MountsRequest>,
         ) -> std::result::Result<tonic::Response<super::MountsResponse>, tonic::Status>;
+        /// Freezes an active tree under a name; its key goes.
         async fn commit(
             &self,
             request: tonic::Request<super::CommitSnapshotRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        /// Refused while another snapshot has it as parent.
         async fn remove(
             &self,
             request: tonic::Request<super::RemoveSnapshotRequest>,
@@ -754,6 +769,7 @@ pub mod snapshots_server {
             tonic::Response<super::StatSnapshotResponse>,
             tonic::Status,
         >;
+        /// Changes labels.
         async fn update(
             &self,
             request: tonic::Request<super::UpdateSnapshotRequest>,
@@ -771,10 +787,12 @@ pub mod snapshots_server {
             &self,
             request: tonic::Request<super::ListSnapshotsRequest>,
         ) -> std::result::Result<tonic::Response<Self::ListStream>, tonic::Status>;
+        /// What it takes by itself, without its parents.
         async fn usage(
             &self,
             request: tonic::Request<super::UsageRequest>,
         ) -> std::result::Result<tonic::Response<super::UsageResponse>, tonic::Status>;
+        /// Frees what removed snapshots left behind.
         async fn cleanup(
             &self,
             request: tonic::Request<super::CleanupRequest>,

@@ -104,6 +104,8 @@ pub mod streaming_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// The first message is a StreamInit, answered by an Empty. After it, what is sent depends on who gave the id
+        /// out.
         pub async fn stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = ::prost_types::Any>,
@@ -154,6 +156,8 @@ pub mod streaming_server {
             >
             + std::marker::Send
             + 'static;
+        /// The first message is a StreamInit, answered by an Empty. After it, what is sent depends on who gave the id
+        /// out.
         async fn stream(
             &self,
             request: tonic::Request<tonic::Streaming<::prost_types::Any>>,

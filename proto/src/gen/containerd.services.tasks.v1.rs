@@ -4,6 +4,7 @@
 pub struct CreateTaskRequest {
     #[prost(string, tag = "1")]
     pub container_id: ::prost::alloc::string::String,
+    /// Mounted by the shim.
     #[prost(message, repeated, tag = "3")]
     pub rootfs: ::prost::alloc::vec::Vec<super::super::super::types::Mount>,
     #[prost(string, tag = "4")]
@@ -14,12 +15,15 @@ pub struct CreateTaskRequest {
     pub stderr: ::prost::alloc::string::String,
     #[prost(bool, tag = "7")]
     pub terminal: bool,
+    /// Restore this instead of starting afresh.
     #[prost(message, optional, tag = "8")]
     pub checkpoint: ::core::option::Option<super::super::super::types::Descriptor>,
     #[prost(message, optional, tag = "9")]
     pub options: ::core::option::Option<::prost_types::Any>,
+    /// A shim binary to use instead of the runtime's own.
     #[prost(string, tag = "10")]
     pub runtime_path: ::prost::alloc::string::String,
+    /// A running shim to create the task in, with the version that it speaks.
     #[prost(string, tag = "11")]
     pub task_api_address: ::prost::alloc::string::String,
     #[prost(uint32, tag = "12")]
@@ -207,6 +211,7 @@ pub struct KillRequest {
     pub exec_id: ::prost::alloc::string::String,
     #[prost(uint32, tag = "3")]
     pub signal: u32,
+    /// Signal every process in the container.
     #[prost(bool, tag = "4")]
     pub all: bool,
 }
@@ -405,6 +410,7 @@ impl ::prost::Name for UpdateTaskRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MetricsRequest {
+    /// Which tasks; all of them without filters.
     #[prost(string, repeated, tag = "1")]
     pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -490,6 +496,7 @@ pub mod tasks_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// An empty exec_id means the first process of the container.
     #[derive(Debug, Clone)]
     pub struct TasksClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -559,6 +566,7 @@ pub mod tasks_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Creates the first process up to where it would execute its program.
         pub async fn create(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTaskRequest>,
@@ -583,6 +591,7 @@ pub mod tasks_client {
                 .insert(GrpcMethod::new("containerd.services.tasks.v1.Tasks", "Create"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lets a created process execute its program.
         pub async fn start(
             &mut self,
             request: impl tonic::IntoRequest<super::StartRequest>,
@@ -604,6 +613,7 @@ pub mod tasks_client {
                 .insert(GrpcMethod::new("containerd.services.tasks.v1.Tasks", "Start"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes a stopped task and answers how it ended.
         pub async fn delete(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteTaskRequest>,
@@ -625,6 +635,7 @@ pub mod tasks_client {
                 .insert(GrpcMethod::new("containerd.services.tasks.v1.Tasks", "Delete"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes a stopped exec.
         pub async fn delete_process(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteProcessRequest>,
@@ -717,6 +728,7 @@ pub mod tasks_client {
                 .insert(GrpcMethod::new("containerd.services.tasks.v1.Tasks", "Kill"));
             self.inner.unary(req, path, codec).await
         }
+        /// Adds a process to a task; Start runs it.
         pub async fn exec(
             &mut self,
             request: impl tonic::IntoRequest<super::ExecProcessRequest>,
@@ -761,6 +773,7 @@ pub mod tasks_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Closes standard input.
         pub async fn close_io(
             &mut self,
             request: impl tonic::IntoRequest<super::CloseIoRequest>,
@@ -826,6 +839,7 @@ pub mod tasks_client {
                 .insert(GrpcMethod::new("containerd.services.tasks.v1.Tasks", "Resume"));
             self.inner.unary(req, path, codec).await
         }
+        /// Each process in the container, also those it started itself.
         pub async fn list_pids(
             &mut self,
             request: impl tonic::IntoRequest<super::ListPidsRequest>,
@@ -852,6 +866,7 @@ pub mod tasks_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Saves a running task into the content store.
         pub async fn checkpoint(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckpointTaskRequest>,
@@ -878,6 +893,7 @@ pub mod tasks_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Changes resource limits.
         pub async fn update(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateTaskRequest>,
@@ -925,6 +941,7 @@ pub mod tasks_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Answers when the process has exited.
         pub async fn wait(
             &mut self,
             request: impl tonic::IntoRequest<super::WaitRequest>,
@@ -961,6 +978,7 @@ pub mod tasks_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TasksServer.
     #[async_trait]
     pub trait Tasks: std::marker::Send + std::marker::Sync + 'static {
+        /// Creates the first process up to where it would execute its program.
         async fn create(
             &self,
             request: tonic::Request<super::CreateTaskRequest>,
@@ -968,14 +986,17 @@ pub mod tasks_server {
             tonic::Response<super::CreateTaskResponse>,
             tonic::Status,
         >;
+        /// Lets a created process execute its program.
         async fn start(
             &self,
             request: tonic::Request<super::StartRequest>,
         ) -> std::result::Result<tonic::Response<super::StartResponse>, tonic::Status>;
+        /// Removes a stopped task and answers how it ended.
         async fn delete(
             &self,
             request: tonic::Request<super::DeleteTaskRequest>,
         ) -> std::result::Result<tonic::Response<super::DeleteResponse>, tonic::Status>;
+        /// Removes a stopped exec.
         async fn delete_process(
             &self,
             request: tonic::Request<super::DeleteProcessRequest>,
@@ -995,6 +1016,7 @@ pub mod tasks_server {
             &self,
             request: tonic::Request<super::KillRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        /// Adds a process to a task; Start runs it.
         async fn exec(
             &self,
             request: tonic::Request<super::ExecProcessRequest>,
@@ -1003,6 +1025,7 @@ pub mod tasks_server {
             &self,
             request: tonic::Request<super::ResizePtyRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        /// Closes standard input.
         async fn close_io(
             &self,
             request: tonic::Request<super::CloseIoRequest>,
@@ -1015,6 +1038,7 @@ pub mod tasks_server {
             &self,
             request: tonic::Request<super::ResumeTaskRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status>;
+        /// Each process in the container, also those it started itself.
         async fn list_pids(
             &self,
             request: tonic::Request<super::ListPidsRequest>,
@@ -1022,6 +1046,7 @@ pub mod tasks_server {
             tonic::Response<super::ListPidsResponse>,
             tonic::Status,
         >;
+        /// Saves a running task into the content store.
         async fn checkpoint(
             &self,
             request: tonic::Request<super::CheckpointTaskRequest>,
@@ -1029,6 +1054,7 @@ pub mod tasks_server {
             tonic::Response<super::CheckpointTaskResponse>,
             tonic::Status,
         >;
+        /// Changes resource limits.
         async fn update(
             &self,
             request: tonic::Request<super::UpdateTaskRequest>,
@@ -1037,11 +1063,13 @@ pub mod tasks_server {
             &self,
             request: tonic::Request<super::MetricsRequest>,
         ) -> std::result::Result<tonic::Response<super::MetricsResponse>, tonic::Status>;
+        /// Answers when the process has exited.
         async fn wait(
             &self,
             request: tonic::Request<super::WaitRequest>,
         ) -> std::result::Result<tonic::Response<super::WaitResponse>, tonic::Status>;
     }
+    /// An empty exec_id means the first process of the container.
     #[derive(Debug)]
     pub struct TasksServer<T> {
         inner: Arc<T>,

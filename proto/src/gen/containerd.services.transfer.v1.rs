@@ -21,6 +21,7 @@ impl ::prost::Name for TransferRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TransferOptions {
+    /// Stream on which containerd.types.transfer.Progress is sent.
     #[prost(string, tag = "1")]
     pub progress_stream: ::prost::alloc::string::String,
 }

@@ -21,6 +21,7 @@ impl ::prost::Name for StateRequest {
 pub struct StateResponse {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Folder with config.json and rootfs.
     #[prost(string, tag = "2")]
     pub bundle: ::prost::alloc::string::String,
     #[prost(uint32, tag = "3")]
@@ -255,6 +256,7 @@ pub struct KillRequest {
     pub exec_id: ::prost::alloc::string::String,
     #[prost(uint32, tag = "3")]
     pub signal: u32,
+    /// Signal every process in the container.
     #[prost(bool, tag = "4")]
     pub all: bool,
 }
@@ -442,6 +444,7 @@ pub struct ConnectResponse {
     pub shim_pid: u32,
     #[prost(uint32, tag = "2")]
     pub task_pid: u32,
+    /// Of the shim.
     #[prost(string, tag = "3")]
     pub version: ::prost::alloc::string::String,
 }
@@ -459,6 +462,7 @@ impl ::prost::Name for ConnectResponse {
 pub struct ShutdownRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Do not wait for connections to close.
     #[prost(bool, tag = "2")]
     pub now: bool,
 }

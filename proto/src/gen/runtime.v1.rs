@@ -57,8 +57,10 @@ impl ::prost::Name for RunPodSandboxRequest {
 pub struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
     pub metadata: ::core::option::Option<PodSandboxMetadata>,
+    /// Empty for pods in the host's network namespace.
     #[prost(string, tag = "2")]
     pub hostname: ::prost::alloc::string::String,
+    /// Folder of container logs; log paths are relative to it.
     #[prost(string, tag = "3")]
     pub log_directory: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
@@ -90,6 +92,7 @@ impl ::prost::Name for PodSandboxConfig {
         "runtime.v1.PodSandboxConfig".into()
     }
 }
+/// Identity of a pod. The four together are unique among pods, and so name it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PodSandboxMetadata {
     #[prost(string, tag = "1")]
@@ -98,6 +101,7 @@ pub struct PodSandboxMetadata {
     pub uid: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub namespace: ::prost::alloc::string::String,
+    /// Grows when kubelet makes the pod anew.
     #[prost(uint32, tag = "4")]
     pub attempt: u32,
 }
@@ -136,6 +140,7 @@ pub struct PortMapping {
     pub protocol: i32,
     #[prost(int32, tag = "2")]
     pub container_port: i32,
+    /// 0 means none.
     #[prost(int32, tag = "3")]
     pub host_port: i32,
     #[prost(string, tag = "4")]
@@ -153,6 +158,7 @@ impl ::prost::Name for PortMapping {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxPodSandboxConfig {
+    /// The pod's cgroup, made by kubelet.
     #[prost(string, tag = "1")]
     pub cgroup_parent: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
@@ -213,6 +219,7 @@ impl ::prost::Name for LinuxSandboxSecurityContext {
         "runtime.v1.LinuxSandboxSecurityContext".into()
     }
 }
+/// Which namespaces containers share.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NamespaceOption {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
@@ -221,6 +228,7 @@ pub struct NamespaceOption {
     pub pid: i32,
     #[prost(enumeration = "NamespaceMode", tag = "3")]
     pub ipc: i32,
+    /// Container whose PID namespace is joined, for TARGET.
     #[prost(string, tag = "4")]
     pub target_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "5")]
@@ -236,6 +244,7 @@ impl ::prost::Name for NamespaceOption {
         "runtime.v1.NamespaceOption".into()
     }
 }
+/// POD means a namespace with these mappings, NODE the host's.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UserNamespace {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
@@ -255,6 +264,7 @@ impl ::prost::Name for UserNamespace {
         "runtime.v1.UserNamespace".into()
     }
 }
+/// A range of ids: host_id on the node is container_id inside.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IdMapping {
     #[prost(uint32, tag = "1")]
@@ -295,6 +305,7 @@ impl ::prost::Name for SeLinuxOption {
         "runtime.v1.SELinuxOption".into()
     }
 }
+/// A number that may be absent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Int64Value {
     #[prost(int64, tag = "1")]
@@ -310,10 +321,12 @@ impl ::prost::Name for Int64Value {
         "runtime.v1.Int64Value".into()
     }
 }
+/// A seccomp or AppArmor profile.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecurityProfile {
     #[prost(enumeration = "security_profile::ProfileType", tag = "1")]
     pub profile_type: i32,
+    /// For Localhost: a path of seccomp, a name for AppArmor.
     #[prost(string, tag = "2")]
     pub localhost_ref: ::prost::alloc::string::String,
 }
@@ -369,8 +382,10 @@ impl ::prost::Name for SecurityProfile {
         "runtime.v1.SecurityProfile".into()
     }
 }
+/// Limits. 0 means not given.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxContainerResources {
+    /// Microseconds, as is cpu_quota.
     #[prost(int64, tag = "1")]
     pub cpu_period: i64,
     #[prost(int64, tag = "2")]
@@ -387,6 +402,7 @@ pub struct LinuxContainerResources {
     pub cpuset_mems: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "8")]
     pub hugepage_limits: ::prost::alloc::vec::Vec<HugepageLimit>,
+    /// Files of cgroup v2 and their content.
     #[prost(btree_map = "string, string", tag = "9")]
     pub unified: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -570,6 +586,7 @@ pub struct PodSandboxStatusResponse {
     >,
     #[prost(message, repeated, tag = "3")]
     pub containers_statuses: ::prost::alloc::vec::Vec<ContainerStatus>,
+    /// When the statuses were taken; set for evented PLEG.
     #[prost(int64, tag = "4")]
     pub timestamp: i64,
 }
@@ -702,6 +719,7 @@ pub struct ContainerStatus {
     pub image: ::core::option::Option<ImageSpec>,
     #[prost(string, tag = "9")]
     pub image_ref: ::prost::alloc::string::String,
+    /// One word in camel case: Completed, Error, OOMKilled.
     #[prost(string, tag = "10")]
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "11")]
@@ -722,6 +740,7 @@ pub struct ContainerStatus {
     pub log_path: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "16")]
     pub resources: ::core::option::Option<ContainerResources>,
+    /// Id of the image; image_ref is the same.
     #[prost(string, tag = "17")]
     pub image_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "18")]
@@ -743,6 +762,7 @@ impl ::prost::Name for ContainerStatus {
 pub struct ContainerMetadata {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Grows when kubelet makes the container anew.
     #[prost(uint32, tag = "2")]
     pub attempt: u32,
 }
@@ -756,6 +776,7 @@ impl ::prost::Name for ContainerMetadata {
         "runtime.v1.ContainerMetadata".into()
     }
 }
+/// An image by name or by id.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ImageSpec {
     #[prost(string, tag = "1")]
@@ -765,10 +786,13 @@ pub struct ImageSpec {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// As written in the pod.
     #[prost(string, tag = "18")]
     pub user_specified_image: ::prost::alloc::string::String,
+    /// Handler that the image is for.
     #[prost(string, tag = "19")]
     pub runtime_handler: ::prost::alloc::string::String,
+    /// Digest of an image that is mounted as a volume.
     #[prost(string, tag = "20")]
     pub image_ref: ::prost::alloc::string::String,
 }
@@ -782,10 +806,12 @@ impl ::prost::Name for ImageSpec {
         "runtime.v1.ImageSpec".into()
     }
 }
+/// A file, folder or image of the node in a container.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
     #[prost(string, tag = "1")]
     pub container_path: ::prost::alloc::string::String,
+    /// Empty when image is given.
     #[prost(string, tag = "2")]
     pub host_path: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
@@ -798,6 +824,7 @@ pub struct Mount {
     pub uid_mappings: ::prost::alloc::vec::Vec<IdMapping>,
     #[prost(message, repeated, tag = "7")]
     pub gid_mappings: ::prost::alloc::vec::Vec<IdMapping>,
+    /// Also what is mounted below. Needs readonly and no propagation.
     #[prost(bool, tag = "8")]
     pub recursive_read_only: bool,
     #[prost(message, optional, tag = "9")]
@@ -876,6 +903,7 @@ impl ::prost::Name for WindowsCpuGroupAffinity {
         "runtime.v1.WindowsCpuGroupAffinity".into()
     }
 }
+/// The user that the first process got.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ContainerUser {
     #[prost(message, optional, tag = "1")]
@@ -1065,8 +1093,10 @@ pub struct ContainerConfig {
     pub metadata: ::core::option::Option<ContainerMetadata>,
     #[prost(message, optional, tag = "2")]
     pub image: ::core::option::Option<ImageSpec>,
+    /// Replaces the entrypoint of the image.
     #[prost(string, repeated, tag = "3")]
     pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Replaces the command of the image.
     #[prost(string, repeated, tag = "4")]
     pub args: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "5")]
@@ -1087,10 +1117,12 @@ pub struct ContainerConfig {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Relative to the pod's log_directory.
     #[prost(string, tag = "11")]
     pub log_path: ::prost::alloc::string::String,
     #[prost(bool, tag = "12")]
     pub stdin: bool,
+    /// Close standard input when the first client detaches.
     #[prost(bool, tag = "13")]
     pub stdin_once: bool,
     #[prost(bool, tag = "14")]
@@ -1114,6 +1146,7 @@ impl ::prost::Name for ContainerConfig {
         "runtime.v1.ContainerConfig".into()
     }
 }
+/// A variable of the environment. The value is bytes: it need not be UTF-8.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyValue {
     #[prost(string, tag = "1")]
@@ -1137,6 +1170,7 @@ pub struct Device {
     pub container_path: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub host_path: ::prost::alloc::string::String,
+    /// Of r, w and m.
     #[prost(string, tag = "3")]
     pub permissions: ::prost::alloc::string::String,
 }
@@ -1273,6 +1307,7 @@ impl ::prost::Name for WindowsContainerSecurityContext {
         "runtime.v1.WindowsContainerSecurityContext".into()
     }
 }
+/// A device by its fully qualified CDI name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CdiDevice {
     #[prost(string, tag = "1")]
@@ -1334,6 +1369,7 @@ impl ::prost::Name for StartContainerResponse {
 pub struct StopContainerRequest {
     #[prost(string, tag = "1")]
     pub container_id: ::prost::alloc::string::String,
+    /// Seconds; 0 kills at once.
     #[prost(int64, tag = "2")]
     pub timeout: i64,
 }
@@ -1630,6 +1666,7 @@ pub struct ExecSyncRequest {
     pub container_id: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub cmd: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Seconds; 0 means none.
     #[prost(int64, tag = "3")]
     pub timeout: i64,
 }
@@ -1858,6 +1895,7 @@ impl ::prost::Name for ContainerAttributes {
 pub struct CpuUsage {
     #[prost(int64, tag = "1")]
     pub timestamp: i64,
+    /// Since the start, over all cores.
     #[prost(message, optional, tag = "2")]
     pub usage_core_nano_seconds: ::core::option::Option<UInt64Value>,
     #[prost(message, optional, tag = "3")]
@@ -1875,6 +1913,7 @@ impl ::prost::Name for CpuUsage {
         "runtime.v1.CpuUsage".into()
     }
 }
+/// A number that may be absent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UInt64Value {
     #[prost(uint64, tag = "1")]
@@ -1890,6 +1929,7 @@ impl ::prost::Name for UInt64Value {
         "runtime.v1.UInt64Value".into()
     }
 }
+/// Pressure: time lost by all (Full) and by some (Some).
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct PsiStats {
     #[prost(message, optional, tag = "1")]
@@ -1907,6 +1947,7 @@ impl ::prost::Name for PsiStats {
         "runtime.v1.PsiStats".into()
     }
 }
+/// Averages are percentages over the last seconds that they name; Total is in nanoseconds.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct PsiData {
     #[prost(uint64, tag = "1")]
@@ -1932,6 +1973,7 @@ impl ::prost::Name for PsiData {
 pub struct MemoryUsage {
     #[prost(int64, tag = "1")]
     pub timestamp: i64,
+    /// What cannot be reclaimed easily: kubelet evicts by it.
     #[prost(message, optional, tag = "2")]
     pub working_set_bytes: ::core::option::Option<UInt64Value>,
     #[prost(message, optional, tag = "3")]
@@ -1978,6 +2020,7 @@ impl ::prost::Name for FilesystemUsage {
         "runtime.v1.FilesystemUsage".into()
     }
 }
+/// A folder of the file system.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FilesystemIdentifier {
     #[prost(string, tag = "1")]
@@ -2626,6 +2669,7 @@ impl ::prost::Name for RuntimeStatus {
         "runtime.v1.RuntimeStatus".into()
     }
 }
+/// RuntimeReady or NetworkReady, and why not.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RuntimeCondition {
     #[prost(string, tag = "1")]
@@ -2647,6 +2691,7 @@ impl ::prost::Name for RuntimeCondition {
         "runtime.v1.RuntimeCondition".into()
     }
 }
+/// A runtime that pods can ask for. The empty name is the default one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RuntimeHandler {
     #[prost(string, tag = "1")]
@@ -2681,6 +2726,7 @@ impl ::prost::Name for RuntimeHandlerFeatures {
         "runtime.v1.RuntimeHandlerFeatures".into()
     }
 }
+/// What the runtime can do whatever the handler.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RuntimeFeatures {
     #[prost(bool, tag = "1")]
@@ -2704,8 +2750,10 @@ impl ::prost::Name for RuntimeFeatures {
 pub struct CheckpointContainerRequest {
     #[prost(string, tag = "1")]
     pub container_id: ::prost::alloc::string::String,
+    /// Where the archive goes.
     #[prost(string, tag = "2")]
     pub location: ::prost::alloc::string::String,
+    /// Seconds; 0 means the default.
     #[prost(int64, tag = "3")]
     pub timeout: i64,
 }
@@ -2735,10 +2783,13 @@ impl ::prost::Name for CheckpointContainerResponse {
 pub struct CheckpointPodRequest {
     #[prost(string, tag = "1")]
     pub pod_sandbox_id: ::prost::alloc::string::String,
+    /// An existing, empty folder of the caller's.
     #[prost(string, tag = "2")]
     pub output_path: ::prost::alloc::string::String,
+    /// At least one; each runs in the pod.
     #[prost(string, repeated, tag = "3")]
     pub container_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For the handler. An unknown key is an error.
     #[prost(btree_map = "string, string", tag = "4")]
     pub options: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -2780,6 +2831,7 @@ pub struct RestorePodRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// One for each saved container, found by its metadata name.
     #[prost(message, repeated, tag = "5")]
     pub container_configs: ::prost::alloc::vec::Vec<ContainerConfig>,
 }
@@ -2839,6 +2891,7 @@ impl ::prost::Name for GetEventsRequest {
         "runtime.v1.GetEventsRequest".into()
     }
 }
+/// A change, with the pod and its containers as they are after it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerEventResponse {
     #[prost(string, tag = "1")]
@@ -2895,6 +2948,7 @@ pub struct MetricDescriptor {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub help: ::prost::alloc::string::String,
+    /// Names of Metric.label_values, in this order.
     #[prost(string, repeated, tag = "3")]
     pub label_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -3141,6 +3195,7 @@ impl ::prost::Name for ListImagesResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Image {
+    /// Digest of the configuration.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
@@ -3155,6 +3210,7 @@ pub struct Image {
     pub username: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "7")]
     pub spec: ::core::option::Option<ImageSpec>,
+    /// Not to be garbage collected by kubelet.
     #[prost(bool, tag = "8")]
     pub pinned: bool,
 }
@@ -3254,18 +3310,23 @@ impl ::prost::Name for PullImageRequest {
         "runtime.v1.PullImageRequest".into()
     }
 }
+/// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthConfig {
     #[prost(string, tag = "1")]
     pub username: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub password: ::prost::alloc::string::String,
+    /// Base64 of user name, colon and password.
     #[prost(string, tag = "3")]
     pub auth: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub server_address: ::prost::alloc::string::String,
+    /// To be exchanged for an access token.
     #[prost(string, tag = "5")]
     pub identity_token: ::prost::alloc::string::String,
+    /// Sent to the registry as a bearer token.
     #[prost(string, tag = "6")]
     pub registry_token: ::prost::alloc::string::String,
 }
@@ -3281,6 +3342,7 @@ impl ::prost::Name for AuthConfig {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullImageResponse {
+    /// The same as Image.id.
     #[prost(string, tag = "1")]
     pub image_ref: ::prost::alloc::string::String,
 }
@@ -3379,6 +3441,7 @@ impl Protocol {
         }
     }
 }
+/// Whose namespace: the pod's, the container's own, the node's, or another container's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum NamespaceMode {
@@ -3411,6 +3474,7 @@ impl NamespaceMode {
         }
     }
 }
+/// Whether groups of the image's /etc/group are added to those asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum SupplementalGroupsPolicy {
@@ -3495,6 +3559,7 @@ impl ContainerState {
         }
     }
 }
+/// Whether later mounts pass: neither way, from host to container, or both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum MountPropagation {
@@ -3524,6 +3589,7 @@ impl MountPropagation {
         }
     }
 }
+/// Signals by name. The numbers here are not those of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Signal {
@@ -3800,6 +3866,7 @@ impl MetricType {
         }
     }
 }
+/// Who makes cgroups: systemd, or whoever writes to cgroupfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CgroupDriver {
@@ -3837,6 +3904,7 @@ pub mod runtime_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Pods and containers. Requests that stop or remove succeed when there is nothing left to do.
     #[derive(Debug, Clone)]
     pub struct RuntimeServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3906,6 +3974,7 @@ pub mod runtime_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Names and versions of the runtime.
         pub async fn version(
             &mut self,
             request: impl tonic::IntoRequest<super::VersionRequest>,
@@ -3930,6 +3999,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "Version"));
             self.inner.unary(req, path, codec).await
         }
+        /// Creates and starts a pod: when it answers, the network is up.
         pub async fn run_pod_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::RunPodSandboxRequest>,
@@ -3954,6 +4024,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "RunPodSandbox"));
             self.inner.unary(req, path, codec).await
         }
+        /// Stops what runs in a pod and gives its network back. May be repeated.
         pub async fn stop_pod_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::StopPodSandboxRequest>,
@@ -3978,6 +4049,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "StopPodSandbox"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes a pod with its containers, by force if they run.
         pub async fn remove_pod_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::RemovePodSandboxRequest>,
@@ -4004,6 +4076,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// State of a pod; not found if there is none.
         pub async fn pod_sandbox_status(
             &mut self,
             request: impl tonic::IntoRequest<super::PodSandboxStatusRequest>,
@@ -4030,6 +4103,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Pods that match a filter.
         pub async fn list_pod_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::ListPodSandboxRequest>,
@@ -4054,6 +4128,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "ListPodSandbox"));
             self.inner.unary(req, path, codec).await
         }
+        /// As ListPodSandbox, for answers too large for one message.
         pub async fn stream_pod_sandboxes(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamPodSandboxesRequest>,
@@ -4080,6 +4155,7 @@ pub mod runtime_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Makes a container in a pod; it does not run yet.
         pub async fn create_container(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateContainerRequest>,
@@ -4104,6 +4180,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "CreateContainer"));
             self.inner.unary(req, path, codec).await
         }
+        /// Runs a created container.
         pub async fn start_container(
             &mut self,
             request: impl tonic::IntoRequest<super::StartContainerRequest>,
@@ -4128,6 +4205,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "StartContainer"));
             self.inner.unary(req, path, codec).await
         }
+        /// Stops a container with its stop signal, after the timeout by force. May be repeated.
         pub async fn stop_container(
             &mut self,
             request: impl tonic::IntoRequest<super::StopContainerRequest>,
@@ -4152,6 +4230,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "StopContainer"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes a container, by force if it runs. May be repeated.
         pub async fn remove_container(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveContainerRequest>,
@@ -4176,6 +4255,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "RemoveContainer"));
             self.inner.unary(req, path, codec).await
         }
+        /// Containers that match a filter.
         pub async fn list_containers(
             &mut self,
             request: impl tonic::IntoRequest<super::ListContainersRequest>,
@@ -4200,6 +4280,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "ListContainers"));
             self.inner.unary(req, path, codec).await
         }
+        /// As ListContainers, for answers too large for one message.
         pub async fn stream_containers(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamContainersRequest>,
@@ -4226,6 +4307,7 @@ pub mod runtime_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// State of a container; not found if there is none.
         pub async fn container_status(
             &mut self,
             request: impl tonic::IntoRequest<super::ContainerStatusRequest>,
@@ -4250,6 +4332,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "ContainerStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes limits of a container while it runs.
         pub async fn update_container_resources(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateContainerResourcesRequest>,
@@ -4279,6 +4362,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Opens the log file anew after kubelet has rotated it.
         pub async fn reopen_container_log(
             &mut self,
             request: impl tonic::IntoRequest<super::ReopenContainerLogRequest>,
@@ -4305,6 +4389,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Runs a command and answers its output.
         pub async fn exec_sync(
             &mut self,
             request: impl tonic::IntoRequest<super::ExecSyncRequest>,
@@ -4329,6 +4414,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "ExecSync"));
             self.inner.unary(req, path, codec).await
         }
+        /// Prepares a command; the answer is a URL to stream it from.
         pub async fn exec(
             &mut self,
             request: impl tonic::IntoRequest<super::ExecRequest>,
@@ -4350,6 +4436,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "Exec"));
             self.inner.unary(req, path, codec).await
         }
+        /// Prepares attaching to a container; the answer is a URL.
         pub async fn attach(
             &mut self,
             request: impl tonic::IntoRequest<super::AttachRequest>,
@@ -4371,6 +4458,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "Attach"));
             self.inner.unary(req, path, codec).await
         }
+        /// Prepares forwarding to ports of a pod; the answer is a URL.
         pub async fn port_forward(
             &mut self,
             request: impl tonic::IntoRequest<super::PortForwardRequest>,
@@ -4395,6 +4483,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "PortForward"));
             self.inner.unary(req, path, codec).await
         }
+        /// Resource usage of one container.
         pub async fn container_stats(
             &mut self,
             request: impl tonic::IntoRequest<super::ContainerStatsRequest>,
@@ -4419,6 +4508,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "ContainerStats"));
             self.inner.unary(req, path, codec).await
         }
+        /// Resource usage of running containers.
         pub async fn list_container_stats(
             &mut self,
             request: impl tonic::IntoRequest<super::ListContainerStatsRequest>,
@@ -4445,6 +4535,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// As ListContainerStats, for answers too large for one message.
         pub async fn stream_container_stats(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamContainerStatsRequest>,
@@ -4473,6 +4564,7 @@ pub mod runtime_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Resource usage of one pod.
         pub async fn pod_sandbox_stats(
             &mut self,
             request: impl tonic::IntoRequest<super::PodSandboxStatsRequest>,
@@ -4497,6 +4589,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "PodSandboxStats"));
             self.inner.unary(req, path, codec).await
         }
+        /// Resource usage of pods.
         pub async fn list_pod_sandbox_stats(
             &mut self,
             request: impl tonic::IntoRequest<super::ListPodSandboxStatsRequest>,
@@ -4523,6 +4616,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// As ListPodSandboxStats, for answers too large for one message.
         pub async fn stream_pod_sandbox_stats(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamPodSandboxStatsRequest>,
@@ -4551,6 +4645,7 @@ pub mod runtime_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Tells the pod CIDR of the node.
         pub async fn update_runtime_config(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateRuntimeConfigRequest>,
@@ -4577,6 +4672,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Whether the runtime and its network are ready, and what its handlers can do.
         pub async fn status(
             &mut self,
             request: impl tonic::IntoRequest<super::StatusRequest>,
@@ -4598,6 +4694,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Saves a running container into an archive.
         pub async fn checkpoint_container(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckpointContainerRequest>,
@@ -4624,6 +4721,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Saves running containers of a pod at one moment. All are paused until each is saved.
         pub async fn checkpoint_pod(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckpointPodRequest>,
@@ -4648,6 +4746,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "CheckpointPod"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a pod and containers from what CheckpointPod saved; StartContainer lets them go on.
         pub async fn restore_pod(
             &mut self,
             request: impl tonic::IntoRequest<super::RestorePodRequest>,
@@ -4672,6 +4771,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "RestorePod"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes of containers from now on.
         pub async fn get_container_events(
             &mut self,
             request: impl tonic::IntoRequest<super::GetEventsRequest>,
@@ -4698,6 +4798,7 @@ pub mod runtime_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Which metrics ListPodSandboxMetrics has.
         pub async fn list_metric_descriptors(
             &mut self,
             request: impl tonic::IntoRequest<super::ListMetricDescriptorsRequest>,
@@ -4724,6 +4825,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Metrics of pods and containers, as cAdvisor would have them.
         pub async fn list_pod_sandbox_metrics(
             &mut self,
             request: impl tonic::IntoRequest<super::ListPodSandboxMetricsRequest>,
@@ -4750,6 +4852,7 @@ pub mod runtime_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// As ListPodSandboxMetrics, for answers too large for one message.
         pub async fn stream_pod_sandbox_metrics(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamPodSandboxMetricsRequest>,
@@ -4781,6 +4884,7 @@ pub mod runtime_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What kubelet must do as the runtime does, such as the cgroup driver.
         pub async fn runtime_config(
             &mut self,
             request: impl tonic::IntoRequest<super::RuntimeConfigRequest>,
@@ -4805,6 +4909,7 @@ pub mod runtime_service_client {
                 .insert(GrpcMethod::new("runtime.v1.RuntimeService", "RuntimeConfig"));
             self.inner.unary(req, path, codec).await
         }
+        /// Tells that the resources of a pod changed. The pod cgroup is kubelet's.
         pub async fn update_pod_sandbox_resources(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdatePodSandboxResourcesRequest>,
@@ -4849,10 +4954,12 @@ pub mod runtime_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RuntimeServiceServer.
     #[async_trait]
     pub trait RuntimeService: std::marker::Send + std::marker::Sync + 'static {
+        /// Names and versions of the runtime.
         async fn version(
             &self,
             request: tonic::Request<super::VersionRequest>,
         ) -> std::result::Result<tonic::Response<super::VersionResponse>, tonic::Status>;
+        /// Creates and starts a pod: when it answers, the network is up.
         async fn run_pod_sandbox(
             &self,
             request: tonic::Request<super::RunPodSandboxRequest>,
@@ -4860,6 +4967,7 @@ pub mod runtime_service_server {
             tonic::Response<super::RunPodSandboxResponse>,
             tonic::Status,
         >;
+        /// Stops what runs in a pod and gives its network back. May be repeated.
         async fn stop_pod_sandbox(
             &self,
             request: tonic::Request<super::StopPodSandboxRequest>,
@@ -4867,6 +4975,7 @@ pub mod runtime_service_server {
             tonic::Response<super::StopPodSandboxResponse>,
             tonic::Status,
         >;
+        /// Removes a pod with its containers, by force if they run.
         async fn remove_pod_sandbox(
             &self,
             request: tonic::Request<super::RemovePodSandboxRequest>,
@@ -4874,6 +4983,7 @@ pub mod runtime_service_server {
             tonic::Response<super::RemovePodSandboxResponse>,
             tonic::Status,
         >;
+        /// State of a pod; not found if there is none.
         async fn pod_sandbox_status(
             &self,
             request: tonic::Request<super::PodSandboxStatusRequest>,
@@ -4881,6 +4991,7 @@ pub mod runtime_service_server {
             tonic::Response<super::PodSandboxStatusResponse>,
             tonic::Status,
         >;
+        /// Pods that match a filter.
         async fn list_pod_sandbox(
             &self,
             request: tonic::Request<super::ListPodSandboxRequest>,
@@ -4897,6 +5008,7 @@ pub mod runtime_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As ListPodSandbox, for answers too large for one message.
         async fn stream_pod_sandboxes(
             &self,
             request: tonic::Request<super::StreamPodSandboxesRequest>,
@@ -4904,6 +5016,7 @@ pub mod runtime_service_server {
             tonic::Response<Self::StreamPodSandboxesStream>,
             tonic::Status,
         >;
+        /// Makes a container in a pod; it does not run yet.
         async fn create_container(
             &self,
             request: tonic::Request<super::CreateContainerRequest>,
@@ -4911,6 +5024,7 @@ pub mod runtime_service_server {
             tonic::Response<super::CreateContainerResponse>,
             tonic::Status,
         >;
+        /// Runs a created container.
         async fn start_container(
             &self,
             request: tonic::Request<super::StartContainerRequest>,
@@ -4918,6 +5032,7 @@ pub mod runtime_service_server {
             tonic::Response<super::StartContainerResponse>,
             tonic::Status,
         >;
+        /// Stops a container with its stop signal, after the timeout by force. May be repeated.
         async fn stop_container(
             &self,
             request: tonic::Request<super::StopContainerRequest>,
@@ -4925,6 +5040,7 @@ pub mod runtime_service_server {
             tonic::Response<super::StopContainerResponse>,
             tonic::Status,
         >;
+        /// Removes a container, by force if it runs. May be repeated.
         async fn remove_container(
             &self,
             request: tonic::Request<super::RemoveContainerRequest>,
@@ -4932,6 +5048,7 @@ pub mod runtime_service_server {
             tonic::Response<super::RemoveContainerResponse>,
             tonic::Status,
         >;
+        /// Containers that match a filter.
         async fn list_containers(
             &self,
             request: tonic::Request<super::ListContainersRequest>,
@@ -4948,6 +5065,7 @@ pub mod runtime_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As ListContainers, for answers too large for one message.
         async fn stream_containers(
             &self,
             request: tonic::Request<super::StreamContainersRequest>,
@@ -4955,6 +5073,7 @@ pub mod runtime_service_server {
             tonic::Response<Self::StreamContainersStream>,
             tonic::Status,
         >;
+        /// State of a container; not found if there is none.
         async fn container_status(
             &self,
             request: tonic::Request<super::ContainerStatusRequest>,
@@ -4962,6 +5081,7 @@ pub mod runtime_service_server {
             tonic::Response<super::ContainerStatusResponse>,
             tonic::Status,
         >;
+        /// Changes limits of a container while it runs.
         async fn update_container_resources(
             &self,
             request: tonic::Request<super::UpdateContainerResourcesRequest>,
@@ -4969,6 +5089,7 @@ pub mod runtime_service_server {
             tonic::Response<super::UpdateContainerResourcesResponse>,
             tonic::Status,
         >;
+        /// Opens the log file anew after kubelet has rotated it.
         async fn reopen_container_log(
             &self,
             request: tonic::Request<super::ReopenContainerLogRequest>,
@@ -4976,6 +5097,7 @@ pub mod runtime_service_server {
             tonic::Response<super::ReopenContainerLogResponse>,
             tonic::Status,
         >;
+        /// Runs a command and answers its output.
         async fn exec_sync(
             &self,
             request: tonic::Request<super::ExecSyncRequest>,
@@ -4983,14 +5105,17 @@ pub mod runtime_service_server {
             tonic::Response<super::ExecSyncResponse>,
             tonic::Status,
         >;
+        /// Prepares a command; the answer is a URL to stream it from.
         async fn exec(
             &self,
             request: tonic::Request<super::ExecRequest>,
         ) -> std::result::Result<tonic::Response<super::ExecResponse>, tonic::Status>;
+        /// Prepares attaching to a container; the answer is a URL.
         async fn attach(
             &self,
             request: tonic::Request<super::AttachRequest>,
         ) -> std::result::Result<tonic::Response<super::AttachResponse>, tonic::Status>;
+        /// Prepares forwarding to ports of a pod; the answer is a URL.
         async fn port_forward(
             &self,
             request: tonic::Request<super::PortForwardRequest>,
@@ -4998,6 +5123,7 @@ pub mod runtime_service_server {
             tonic::Response<super::PortForwardResponse>,
             tonic::Status,
         >;
+        /// Resource usage of one container.
         async fn container_stats(
             &self,
             request: tonic::Request<super::ContainerStatsRequest>,
@@ -5005,6 +5131,7 @@ pub mod runtime_service_server {
             tonic::Response<super::ContainerStatsResponse>,
             tonic::Status,
         >;
+        /// Resource usage of running containers.
         async fn list_container_stats(
             &self,
             request: tonic::Request<super::ListContainerStatsRequest>,
@@ -5021,6 +5148,7 @@ pub mod runtime_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As ListContainerStats, for answers too large for one message.
         async fn stream_container_stats(
             &self,
             request: tonic::Request<super::StreamContainerStatsRequest>,
@@ -5028,6 +5156,7 @@ pub mod runtime_service_server {
             tonic::Response<Self::StreamContainerStatsStream>,
             tonic::Status,
         >;
+        /// Resource usage of one pod.
         async fn pod_sandbox_stats(
             &self,
             request: tonic::Request<super::PodSandboxStatsRequest>,
@@ -5035,6 +5164,7 @@ pub mod runtime_service_server {
             tonic::Response<super::PodSandboxStatsResponse>,
             tonic::Status,
         >;
+        /// Resource usage of pods.
         async fn list_pod_sandbox_stats(
             &self,
             request: tonic::Request<super::ListPodSandboxStatsRequest>,
@@ -5051,6 +5181,7 @@ pub mod runtime_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As ListPodSandboxStats, for answers too large for one message.
         async fn stream_pod_sandbox_stats(
             &self,
             request: tonic::Request<super::StreamPodSandboxStatsRequest>,
@@ -5058,6 +5189,7 @@ pub mod runtime_service_server {
             tonic::Response<Self::StreamPodSandboxStatsStream>,
             tonic::Status,
         >;
+        /// Tells the pod CIDR of the node.
         async fn update_runtime_config(
             &self,
             request: tonic::Request<super::UpdateRuntimeConfigRequest>,
@@ -5065,10 +5197,12 @@ pub mod runtime_service_server {
             tonic::Response<super::UpdateRuntimeConfigResponse>,
             tonic::Status,
         >;
+        /// Whether the runtime and its network are ready, and what its handlers can do.
         async fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Saves a running container into an archive.
         async fn checkpoint_container(
             &self,
             request: tonic::Request<super::CheckpointContainerRequest>,
@@ -5076,6 +5210,7 @@ pub mod runtime_service_server {
             tonic::Response<super::CheckpointContainerResponse>,
             tonic::Status,
         >;
+        /// Saves running containers of a pod at one moment. All are paused until each is saved.
         async fn checkpoint_pod(
             &self,
             request: tonic::Request<super::CheckpointPodRequest>,
@@ -5083,6 +5218,7 @@ pub mod runtime_service_server {
             tonic::Response<super::CheckpointPodResponse>,
             tonic::Status,
         >;
+        /// Makes a pod and containers from what CheckpointPod saved; StartContainer lets them go on.
         async fn restore_pod(
             &self,
             request: tonic::Request<super::RestorePodRequest>,
@@ -5096,6 +5232,7 @@ pub mod runtime_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// Changes of containers from now on.
         async fn get_container_events(
             &self,
             request: tonic::Request<super::GetEventsRequest>,
@@ -5103,6 +5240,7 @@ pub mod runtime_service_server {
             tonic::Response<Self::GetContainerEventsStream>,
             tonic::Status,
         >;
+        /// Which metrics ListPodSandboxMetrics has.
         async fn list_metric_descriptors(
             &self,
             request: tonic::Request<super::ListMetricDescriptorsRequest>,
@@ -5110,6 +5248,7 @@ pub mod runtime_service_server {
             tonic::Response<super::ListMetricDescriptorsResponse>,
             tonic::Status,
         >;
+        /// Metrics of pods and containers, as cAdvisor would have them.
         async fn list_pod_sandbox_metrics(
             &self,
             request: tonic::Request<super::ListPodSandboxMetricsRequest>,
@@ -5126,6 +5265,7 @@ pub mod runtime_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As ListPodSandboxMetrics, for answers too large for one message.
         async fn stream_pod_sandbox_metrics(
             &self,
             request: tonic::Request<super::StreamPodSandboxMetricsRequest>,
@@ -5133,6 +5273,7 @@ pub mod runtime_service_server {
             tonic::Response<Self::StreamPodSandboxMetricsStream>,
             tonic::Status,
         >;
+        /// What kubelet must do as the runtime does, such as the cgroup driver.
         async fn runtime_config(
             &self,
             request: tonic::Request<super::RuntimeConfigRequest>,
@@ -5140,6 +5281,7 @@ pub mod runtime_service_server {
             tonic::Response<super::RuntimeConfigResponse>,
             tonic::Status,
         >;
+        /// Tells that the resources of a pod changed. The pod cgroup is kubelet's.
         async fn update_pod_sandbox_resources(
             &self,
             request: tonic::Request<super::UpdatePodSandboxResourcesRequest>,
@@ -5148,6 +5290,7 @@ pub mod runtime_service_server {
             tonic::Status,
         >;
     }
+    /// Pods and containers. Requests that stop or remove succeed when there is nothing left to do.
     #[derive(Debug)]
     pub struct RuntimeServiceServer<T> {
         inner: Arc<T>,
@@ -7011,6 +7154,7 @@ pub mod image_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// Images.
     #[derive(Debug, Clone)]
     pub struct ImageServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -7080,6 +7224,7 @@ pub mod image_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Images that match a filter.
         pub async fn list_images(
             &mut self,
             request: impl tonic::IntoRequest<super::ListImagesRequest>,
@@ -7104,6 +7249,7 @@ pub mod image_service_client {
                 .insert(GrpcMethod::new("runtime.v1.ImageService", "ListImages"));
             self.inner.unary(req, path, codec).await
         }
+        /// As ListImages, for answers too large for one message.
         pub async fn stream_images(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamImagesRequest>,
@@ -7128,6 +7274,7 @@ pub mod image_service_client {
                 .insert(GrpcMethod::new("runtime.v1.ImageService", "StreamImages"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// One image; no image, and no error, when there is none.
         pub async fn image_status(
             &mut self,
             request: impl tonic::IntoRequest<super::ImageStatusRequest>,
@@ -7152,6 +7299,7 @@ pub mod image_service_client {
                 .insert(GrpcMethod::new("runtime.v1.ImageService", "ImageStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// Pulls an image and answers its id.
         pub async fn pull_image(
             &mut self,
             request: impl tonic::IntoRequest<super::PullImageRequest>,
@@ -7176,6 +7324,7 @@ pub mod image_service_client {
                 .insert(GrpcMethod::new("runtime.v1.ImageService", "PullImage"));
             self.inner.unary(req, path, codec).await
         }
+        /// Removes an image with all its names. May be repeated.
         pub async fn remove_image(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveImageRequest>,
@@ -7200,6 +7349,7 @@ pub mod image_service_client {
                 .insert(GrpcMethod::new("runtime.v1.ImageService", "RemoveImage"));
             self.inner.unary(req, path, codec).await
         }
+        /// How full the file systems for images and containers are.
         pub async fn image_fs_info(
             &mut self,
             request: impl tonic::IntoRequest<super::ImageFsInfoRequest>,
@@ -7239,6 +7389,7 @@ pub mod image_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ImageServiceServer.
     #[async_trait]
     pub trait ImageService: std::marker::Send + std::marker::Sync + 'static {
+        /// Images that match a filter.
         async fn list_images(
             &self,
             request: tonic::Request<super::ListImagesRequest>,
@@ -7252,6 +7403,7 @@ pub mod image_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As ListImages, for answers too large for one message.
         async fn stream_images(
             &self,
             request: tonic::Request<super::StreamImagesRequest>,
@@ -7259,6 +7411,7 @@ pub mod image_service_server {
             tonic::Response<Self::StreamImagesStream>,
             tonic::Status,
         >;
+        /// One image; no image, and no error, when there is none.
         async fn image_status(
             &self,
             request: tonic::Request<super::ImageStatusRequest>,
@@ -7266,6 +7419,7 @@ pub mod image_service_server {
             tonic::Response<super::ImageStatusResponse>,
             tonic::Status,
         >;
+        /// Pulls an image and answers its id.
         async fn pull_image(
             &self,
             request: tonic::Request<super::PullImageRequest>,
@@ -7273,6 +7427,7 @@ pub mod image_service_server {
             tonic::Response<super::PullImageResponse>,
             tonic::Status,
         >;
+        /// Removes an image with all its names. May be repeated.
         async fn remove_image(
             &self,
             request: tonic::Request<super::RemoveImageRequest>,
@@ -7280,6 +7435,7 @@ pub mod image_service_server {
             tonic::Response<super::RemoveImageResponse>,
             tonic::Status,
         >;
+        /// How full the file systems for images and containers are.
         async fn image_fs_info(
             &self,
             request: tonic::Request<super::ImageFsInfoRequest>,
@@ -7288,6 +7444,7 @@ pub mod image_service_server {
             tonic::Status,
         >;
     }
+    /// Images.
     #[derive(Debug)]
     pub struct ImageServiceServer<T> {
         inner: Arc<T>,
