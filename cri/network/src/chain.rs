@@ -4,30 +4,19 @@
 //! the error is returned; DEL goes on past failing plugins and returns every failure; a record goes only when DEL
 //! succeeded completely.
 
+mod target;
+
+pub use target::Attachment;
+
 use crate::cache::{Cache, Record};
 use crate::conf::{NetworkList, PluginConf, RequestFields};
-use crate::name::{check_arg, check_container_id, check_interface};
-use crate::result::Answer;
+use crate::result::{Answer, parse_versions};
 use crate::{Call, Error, FieldError, Invoker, PluginError, SpecVersion, Timeouts, Verb};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What is attached: one interface of one container.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Attachment {
-    /// The container's (pod's) id.
-    pub container_id: String,
-    /// The interface to create.
-    pub ifname: String,
-    /// The path of the network namespace.
-    pub netns: PathBuf,
-    /// `CNI_ARGS`, in order.
-    pub args: Vec<(String, String)>,
-    /// Capability arguments by name; plugins get those that they declare.
-    pub capability_args: BTreeMap<String, Value>,
-}
+use target::Target;
 
 /// What ADD gave.
 pub type Added = Answer;
@@ -38,17 +27,6 @@ pub struct Cni {
     invoker: Arc<dyn Invoker>,
     cache: Cache,
     timeouts: Timeouts,
-}
-
-/// What the plugins of one operation have in common.
-struct Target<'a> {
-    verb: Verb,
-    list: &'a NetworkList,
-    container_id: &'a str,
-    ifname: &'a str,
-    netns: Option<&'a Path>,
-    args: &'a [(String, String)],
-    capability_args: &'a BTreeMap<String, Value>,
 }
 
 impl Cni {
@@ -85,7 +63,10 @@ impl Cni {
         self.find_plugins(Verb::Add, list).await?;
         if let Some(old) = self.record(&list.name, &attachment.container_id, &attachment.ifname).await? {
             tracing::info!(network = %list.name, container = %old.container_id, "removing an earlier attachment");
-            self.del(&old).await?;
+            match old.network_list() {
+                Ok(recorded) => self.del_by(&recorded, &old).await?,
+                Err(_) => self.del_by(list, &old).await?,
+            }
         }
         let mut record = attachment.record(list);
         self.put(record.clone()).await?;
@@ -145,7 +126,7 @@ impl Cni {
     /// As [`Self::del`].
     pub async fn del_by(&self, list: &NetworkList, record: &Record) -> Result<(), Error> {
         let netns = live_netns(&record.netns);
-        let target = Target { netns, ..target_of(Verb::Del, list, record) };
+        let target = Target { netns, ..Target::of_record(Verb::Del, list, record) };
         // Before 0.4.0 DEL has no previous result. A damaged one must not keep an address reserved for ever.
         let prev = previous(record, list).filter(|_| list.version >= SpecVersion::V0_4_0);
         let mut errors = Vec::new();
@@ -183,7 +164,7 @@ impl Cni {
         let Some(prev) = previous(record, &list) else {
             return Err(Error::NotAttached { network: list.name, container: record.container_id.clone() });
         };
-        let target = target_of(Verb::Check, &list, record);
+        let target = Target::of_record(Verb::Check, &list, record);
         for plugin in &list.plugins {
             self.call(&target, plugin, Some(&prev)).await?;
         }
@@ -253,13 +234,11 @@ impl Cni {
         errors
     }
 
-    /// The specification versions that a plugin says it speaks.
+    /// The specification versions that a plugin says it speaks; one from before VERSION speaks the first.
     ///
     /// # Errors
-    /// The plugin's failure; `plugin` stands for the network in it.
+    /// The plugin's failure; no network is named in it.
     pub async fn version(&self, plugin: &str) -> Result<Vec<SpecVersion>, Error> {
-        let error =
-            |source| Error::Plugin { verb: Verb::Version, network: String::new(), plugin: plugin.to_owned(), source };
         crate::name::check_plugin("type", plugin)?;
         let call = Call {
             verb: Verb::Version,
@@ -271,8 +250,32 @@ impl Cni {
             config: json!({ "cniVersion": SpecVersion::CURRENT.to_string() }).to_string().into_bytes(),
             timeout: self.timeouts.of(Verb::Version),
         };
-        let bytes = self.invoker.invoke(&call).await.map_err(error)?;
-        parse_versions(&bytes).map_err(|e| error(PluginError::Result(e)))
+        let versions = match self.invoker.invoke(&call).await {
+            Ok(bytes) => parse_versions(&bytes).map_err(PluginError::Result),
+            Err(e) if e.is_unknown_verb() => Ok(vec![SpecVersion::V0_1_0]),
+            Err(e) => Err(e),
+        };
+        versions.map_err(|e| Error::Plugin {
+            verb: Verb::Version,
+            network: String::new(),
+            plugin: plugin.to_owned(),
+            source: Box::new(e),
+        })
+    }
+
+    /// Whether every plugin of the chain speaks the version of the configuration.
+    ///
+    /// # Errors
+    /// [`PluginError::Version`] of the first that does not.
+    pub async fn validate(&self, list: &NetworkList) -> Result<(), Error> {
+        let target = Target::of_network(Verb::Version, list);
+        for plugin in &list.plugins {
+            let spoken = self.version(&plugin.kind).await?;
+            if !spoken.contains(&list.version) {
+                return Err(target.error(plugin, PluginError::Version { wanted: list.version, spoken }));
+            }
+        }
+        Ok(())
     }
 
     async fn find_plugins(&self, verb: Verb, list: &NetworkList) -> Result<(), Error> {
@@ -323,71 +326,6 @@ impl Cni {
     }
 }
 
-// === impl Attachment ===
-
-impl Attachment {
-    fn check(&self) -> Result<(), FieldError> {
-        check_container_id("id", &self.container_id)?;
-        check_interface("ifname", &self.ifname)?;
-        if !self.netns.is_absolute() || self.netns.to_str().is_none() {
-            return Err(FieldError::new("netns", "not an absolute path in UTF-8"));
-        }
-        self.args.iter().try_for_each(|(key, value)| check_arg(key, value))
-    }
-
-    fn record(&self, list: &NetworkList) -> Record {
-        Record {
-            network: list.name.clone(),
-            container_id: self.container_id.clone(),
-            ifname: self.ifname.clone(),
-            netns: self.netns.to_string_lossy().into_owned(),
-            config: list.to_bytes(),
-            args: self.args.clone(),
-            capability_args: self.capability_args.clone(),
-            result: None,
-        }
-    }
-
-    fn target<'a>(&'a self, verb: Verb, list: &'a NetworkList) -> Target<'a> {
-        Target {
-            verb,
-            list,
-            container_id: &self.container_id,
-            ifname: &self.ifname,
-            netns: Some(&self.netns),
-            args: &self.args,
-            capability_args: &self.capability_args,
-        }
-    }
-}
-
-// === impl Target ===
-
-static NO_ARGS: BTreeMap<String, Value> = BTreeMap::new();
-
-impl<'a> Target<'a> {
-    /// For verbs that are about no attachment.
-    fn of_network(verb: Verb, list: &'a NetworkList) -> Self {
-        Self { verb, list, container_id: "", ifname: "", netns: None, args: &[], capability_args: &NO_ARGS }
-    }
-
-    fn error(&self, plugin: &PluginConf, source: PluginError) -> Error {
-        Error::Plugin { verb: self.verb, network: self.list.name.clone(), plugin: plugin.kind.clone(), source }
-    }
-}
-
-fn target_of<'a>(verb: Verb, list: &'a NetworkList, record: &'a Record) -> Target<'a> {
-    Target {
-        verb,
-        list,
-        container_id: &record.container_id,
-        ifname: &record.ifname,
-        netns: Some(Path::new(&record.netns)),
-        args: &record.args,
-        capability_args: &record.capability_args,
-    }
-}
-
 /// The recorded result in the version of the configuration.
 fn previous(record: &Record, list: &NetworkList) -> Option<Map<String, Value>> {
     let raw = record.result.clone()?;
@@ -404,21 +342,4 @@ fn previous(record: &Record, list: &NetworkList) -> Option<Map<String, Value>> {
 fn live_netns(path: &str) -> Option<&Path> {
     let path = Some(Path::new(path)).filter(|p| p.is_absolute())?;
     crate::netns::is_namespace(path).unwrap_or(false).then_some(path)
-}
-
-fn parse_versions(bytes: &[u8]) -> Result<Vec<SpecVersion>, crate::result::ResultError> {
-    use crate::result::ResultError;
-    let value: Value = serde_json::from_slice(bytes).map_err(|source| ResultError::Syntax {
-        excerpt: String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned(),
-        source,
-    })?;
-    let map = value.as_object().ok_or(ResultError::NotObject)?;
-    let listed = crate::field::Object::root(map).strings("supportedVersions")?;
-    // Versions that this runtime has never heard of are none of its business.
-    let mut versions: Vec<_> = listed.iter().filter_map(|text| SpecVersion::parse(text)).collect();
-    if versions.is_empty() {
-        // A plugin that lists nothing is from before VERSION.
-        versions.push(SpecVersion::V0_1_0);
-    }
-    Ok(versions)
 }

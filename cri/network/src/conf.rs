@@ -66,7 +66,7 @@ pub enum ConfigError {
     #[error("not a JSON object")]
     NotObject,
     /// A field is not right.
-    #[error("field {0}")]
+    #[error("invalid field")]
     Field(#[from] FieldError),
     /// There is nothing to run, neither in the file nor in the network's folder.
     #[error("no plugins, neither in the file nor in a folder {folder:?} beside it")]

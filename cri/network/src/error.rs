@@ -39,7 +39,7 @@ pub enum Error {
         plugin: String,
         /// What happened.
         #[source]
-        source: PluginError,
+        source: Box<PluginError>,
     },
     /// ADD failed, and so did the DEL that was to undo it. The attachment's record is kept, DEL can be retried.
     #[error("{add}; undoing it failed too: {undo}", add = Chain(.add), undo = Chain(.undo))]

@@ -8,8 +8,8 @@ mod exec;
 
 pub use exec::ExecInvoker;
 
-use crate::Kind;
 use crate::result::ResultError;
+use crate::{Kind, SpecVersion};
 use async_trait::async_trait;
 use std::fmt;
 use std::path::PathBuf;
@@ -125,6 +125,14 @@ pub enum PluginError {
     TooLarge {
         /// In bytes.
         limit: usize,
+    },
+    /// The plugin does not speak the version of the configuration.
+    #[error("version {wanted} is not among {spoken:?}")]
+    Version {
+        /// The configuration's.
+        wanted: SpecVersion,
+        /// The plugin's.
+        spoken: Vec<SpecVersion>,
     },
     /// The plugin succeeded, but its answer is not a result.
     #[error("answer is not a valid result")]

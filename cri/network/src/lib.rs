@@ -34,6 +34,6 @@ pub use field::FieldError;
 pub use invoke::{Call, ExecInvoker, Invoker, PluginError, Verb};
 pub use netns::Netns;
 pub use network::{LoadReport, Network, NetworkStatus, Origin};
-pub use pod::{Bandwidth, PodDns, PodInterface, PodNetwork, PodNetworkStatus};
+pub use pod::{Bandwidth, PodDns, PodInterface, PodIp, PodNetwork, PodNetworkStatus};
 pub use port::{PortMapping, Protocol};
 pub use version::SpecVersion;

@@ -73,8 +73,8 @@ impl Netns {
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| failed("naming", &options.dir, e))?;
         let path = options.dir.join(format!("{PREFIX}{}", uuid.trim()));
         let netns = Self { path: path.clone() };
-        let origin = options.origin;
-        let made = on_thread(move || {
+        let (origin, abandoned) = (options.origin, path.clone());
+        let make = move || {
             let source = match &origin {
                 Origin::New => {
                     unshare(CloneFlags::CLONE_NEWNET)?;
@@ -88,8 +88,10 @@ impl Netns {
             link::up("lo")?;
             sysctl::apply(&settings)?;
             pin(&source, &path)
-        });
-        match made.await.and_then(|made| made) {
+        };
+        // A caller that went away can remove nothing.
+        let undo = move |_| _ = unpin(&abandoned);
+        match on_thread_or(make, undo).await.and_then(|made| made) {
             Ok(()) => Ok(netns),
             Err(e) => {
                 if let Err(left) = netns.remove().await {
@@ -230,8 +232,16 @@ fn unpin(path: &Path) -> io::Result<()> {
 
 /// Runs on a thread that ends afterwards, so that its namespace touches nobody else.
 async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    on_thread_or(work, drop).await
+}
+
+/// The same; `undo` gets what nobody waits for any more.
+async fn on_thread_or<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    undo: impl FnOnce(T) + Send + 'static,
+) -> io::Result<T> {
     let (sender, receiver) = oneshot::channel();
     let thread = std::thread::Builder::new().name("netns".to_owned());
-    thread.spawn(move || sender.send(work()).ok())?;
+    thread.spawn(move || sender.send(work()).map_err(undo).ok())?;
     receiver.await.map_err(|_| io::Error::other("the namespace thread panicked"))
 }

@@ -359,7 +359,7 @@ fn ifname(index: usize) -> String {
 
 fn is_missing_plugin(error: &Error) -> bool {
     match error {
-        Error::Plugin { source: PluginError::NotFound { .. }, .. } => true,
+        Error::Plugin { source, .. } => matches!(**source, PluginError::NotFound { .. }),
         Error::Many(errors) => errors.iter().all(is_missing_plugin),
         _ => false,
     }

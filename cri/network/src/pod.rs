@@ -2,9 +2,9 @@
 
 use crate::name::check_arg;
 use crate::port::{self, PortMapping};
-use crate::result::{Answer, Dns, Route};
+use crate::result::{Answer, Dns, IpConfig, Route};
 use crate::{Attachment, FieldError, IpPreference};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -61,7 +61,7 @@ pub struct PodDns {
 }
 
 /// What a pod got.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodNetworkStatus {
     /// The pod's own address: the preferred one of `ips`.
     pub ip: IpAddr,
@@ -78,7 +78,7 @@ pub struct PodNetworkStatus {
 }
 
 /// An interface of a pod, or one on the host that belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodInterface {
     /// The network's name; empty for `lo`.
     pub network: String,
@@ -90,8 +90,19 @@ pub struct PodInterface {
     pub mtu: Option<u32>,
     /// The network namespace; empty on the host.
     pub sandbox: String,
-    /// Addresses with their prefix lengths in bits.
-    pub ips: Vec<(IpAddr, u8)>,
+    /// Its addresses.
+    pub ips: Vec<PodIp>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodIp {
+    /// The address.
+    pub address: IpAddr,
+    /// The length of the network's prefix in bits.
+    pub prefix: u8,
+    /// The default gateway of this network.
+    pub gateway: Option<IpAddr>,
 }
 
 impl PodNetwork {
@@ -219,9 +230,8 @@ fn order(mut ips: Vec<IpAddr>, preference: IpPreference) -> Vec<IpAddr> {
 
 fn interfaces_of(join: &Joined, netns: &str) -> Vec<PodInterface> {
     let outcome = &join.answer.parsed;
-    let ips_of = |index: Option<usize>| {
-        outcome.ips.iter().filter(|ip| ip.interface == index).map(|ip| (ip.address, ip.prefix)).collect::<Vec<_>>()
-    };
+    let ips_of =
+        |index: Option<usize>| outcome.ips.iter().filter(|ip| ip.interface == index).map(pod_ip).collect::<Vec<_>>();
     let mut interfaces: Vec<PodInterface> = outcome
         .interfaces
         .iter()
@@ -251,6 +261,10 @@ fn interfaces_of(join: &Joined, netns: &str) -> Vec<PodInterface> {
     interfaces
 }
 
+fn pod_ip(ip: &IpConfig) -> PodIp {
+    PodIp { address: ip.address, prefix: ip.prefix, gateway: ip.gateway }
+}
+
 fn loopback(netns: &str) -> PodInterface {
     PodInterface {
         network: String::new(),
@@ -258,7 +272,10 @@ fn loopback(netns: &str) -> PodInterface {
         mac: "00:00:00:00:00:00".to_owned(),
         mtu: None,
         sandbox: netns.to_owned(),
-        ips: vec![(Ipv4Addr::LOCALHOST.into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)],
+        ips: vec![
+            PodIp { address: Ipv4Addr::LOCALHOST.into(), prefix: 8, gateway: None },
+            PodIp { address: Ipv6Addr::LOCALHOST.into(), prefix: 128, gateway: None },
+        ],
     }
 }
 

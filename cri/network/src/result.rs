@@ -7,8 +7,8 @@ mod parse;
 mod render;
 
 use crate::SpecVersion;
-use crate::field::FieldError;
-use serde::Serialize;
+use crate::field::{FieldError, Object};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 /// The result of ADD, independent of the specification version.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Interfaces that were created, on the host too.
     pub interfaces: Vec<Interface>,
@@ -37,7 +37,7 @@ pub struct Outcome {
 }
 
 /// An interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// The name, in its own namespace.
     pub name: String,
@@ -54,7 +54,7 @@ pub struct Interface {
 }
 
 /// An address on an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpConfig {
     /// The address.
     pub address: IpAddr,
@@ -67,7 +67,7 @@ pub struct IpConfig {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The destination's address.
     pub dst: IpAddr,
@@ -88,7 +88,7 @@ pub struct Route {
 }
 
 /// Resolver configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Name servers, most preferred first.
     pub nameservers: Vec<IpAddr>,
@@ -120,7 +120,7 @@ pub enum ResultError {
     #[error("not a JSON object")]
     NotObject,
     /// A field is not right.
-    #[error("field {0}")]
+    #[error("invalid field")]
     Field(#[from] FieldError),
 }
 
@@ -133,12 +133,7 @@ impl Answer {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(ResultError::Empty);
         }
-        let value: Value = serde_json::from_slice(bytes).map_err(|source| ResultError::Syntax {
-            excerpt: String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned(),
-            source,
-        })?;
-        let Value::Object(raw) = value else { return Err(ResultError::NotObject) };
-        Self::from_map(raw, config)
+        Self::from_map(object(bytes)?, config)
     }
 
     /// The same, from JSON that is parsed already.
@@ -158,3 +153,27 @@ impl Answer {
         if version == self.version { self.raw.clone() } else { render::outcome(&self.parsed, version) }
     }
 }
+
+/// Reads the answer to VERSION.
+pub(crate) fn parse_versions(bytes: &[u8]) -> Result<Vec<SpecVersion>, ResultError> {
+    let map = object(bytes)?;
+    let listed = Object::root(&map).strings("supportedVersions")?;
+    // Versions that this runtime has never heard of are none of its business.
+    let mut versions: Vec<_> = listed.iter().filter_map(|text| SpecVersion::parse(text)).collect();
+    if versions.is_empty() {
+        // A plugin that lists nothing is from before VERSION.
+        versions.push(SpecVersion::V0_1_0);
+    }
+    Ok(versions)
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, ResultError> {
+    let value = serde_json::from_slice(bytes).map_err(|source| ResultError::Syntax {
+        excerpt: String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned(),
+        source,
+    })?;
+    if let Value::Object(map) = value { Ok(map) } else { Err(ResultError::NotObject) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A version of the CNI specification, as written in `cniVersion`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpecVersion {
     major: u16,
     minor: u16,
@@ -51,6 +51,13 @@ impl SpecVersion {
 impl fmt::Display for SpecVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// As it is written, so that lists of versions are readable in errors.
+impl fmt::Debug for SpecVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

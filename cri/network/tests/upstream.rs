@@ -1,10 +1,14 @@
 //! The plugins that every cluster has: bridge, host-local, portmap and loopback of the CNI project.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod harness;
 
 use harness::{Node, Pinned, pod, run};
-use kevel_cri_network::conf::Fallback;
-use kevel_cri_network::{Cni, Config, Error, ExecInvoker, IpPreference, Network, PortMapping, Protocol, SpecVersion};
+use kevel_cri_network::conf::{Fallback, NetworkList};
+use kevel_cri_network::{
+    Cni, Config, Error, ExecInvoker, IpPreference, Network, PodIp, PortMapping, Protocol, SpecVersion,
+};
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -63,7 +67,8 @@ fn a_pod_on_a_bare_node_lives_and_leaves_nothing() {
         let eth0 = status.interfaces.iter().find(|i| i.name == "eth0").unwrap();
         assert_eq!(eth0.sandbox, pod.netns.to_str().unwrap());
         assert_eq!(eth0.mac.len(), 17);
-        assert_eq!(eth0.ips[0], (status.ip, 24));
+        let gateway = Some("10.199.0.1".parse().unwrap());
+        assert_eq!(eth0.ips, [PodIp { address: status.ip, prefix: 24, gateway }]);
         assert_eq!(status.routes.len(), 1);
         assert_eq!(status.results[0].0, "kevel");
         assert!(in_pod(&netns, "ip -o addr").await.contains("10.199.0.2/24"));
@@ -82,7 +87,7 @@ fn a_pod_on_a_bare_node_lives_and_leaves_nothing() {
 
 /// Without host ports: portmap 1.1 looks for the rules of IPv4 in the tables of IPv6 too, and fails.
 #[test]
-fn a_check_notices_a_lost_address() {
+fn a_check_notices_a_lost_route() {
     Node::new().on_host(async |node| {
         let network = Network::new(bare(&node));
         let netns = node.netns().await;
@@ -90,7 +95,7 @@ fn a_check_notices_a_lost_address() {
         assert!(matches!(network.check(&pod).await, Err(Error::NotAttached { .. })));
         network.attach(&pod).await.unwrap();
         network.check(&pod).await.unwrap();
-        in_pod(&netns, "ip addr flush dev eth0").await;
+        in_pod(&netns, "ip route del default").await;
         let broken = network.check(&pod).await.unwrap_err();
         assert!(matches!(&broken, Error::Plugin { plugin, .. } if plugin == "bridge"), "{}", broken.chain());
         network.detach(&pod).await.unwrap();
@@ -221,5 +226,10 @@ fn versions_of_upstream_plugins() {
         let cni = Cni::new(Arc::new(ExecInvoker::new(dirs)), &config.cache_dir, config.timeouts);
         assert!(cni.version("bridge").await.unwrap().contains(&SpecVersion::V1_0_0));
         assert!(cni.version("no-such-plugin").await.is_err());
+        let list = |version: &str| {
+            let text = format!(r#"{{"cniVersion":"{version}","name":"n","plugins":[{{"type":"bridge"}}]}}"#);
+            NetworkList::parse(text.as_bytes()).unwrap()
+        };
+        cni.validate(&list("0.3.1")).await.unwrap();
     });
 }

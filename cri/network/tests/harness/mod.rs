@@ -1,6 +1,7 @@
 //! What the tests of this folder share: a scratch node with a "host" network namespace of its own, pods on it, and
 //! plugins that are shell scripts. The machine's own network is never touched.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::result_large_err, reason = "tests stop at the first surprise")]
 
 use kevel_cri_network::netns::{Options, Origin};
 use kevel_cri_network::{Config, Netns, PodNetwork};
