@@ -232,3 +232,63 @@ fn read_record(path: &Path) -> io::Result<Record> {
     // serde_json's own errors become InvalidData or UnexpectedEof; both mean a damaged record.
     Record::from_json(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_record_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = Record::from_json(&bytes);
+        }
+
+        #[test]
+        fn records_come_back_as_they_were(
+            names in ["[a-z0-9][a-z0-9_.-]{0,30}", "[a-z0-9][a-z0-9_.-]{0,30}"],
+            ifname in "[a-z]{1,15}",
+            config in proptest::collection::vec(any::<u8>(), 0..64),
+            args in proptest::collection::vec(("[A-Z_]{1,9}", "\\PC{0,9}"), 0..4),
+            capability in proptest::option::of("\\PC{0,9}"),
+            result in proptest::option::of("\\PC{0,9}"),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let cache = Cache::new(dir.path());
+            let map = |text: String| Map::from_iter([("x".to_owned(), Value::String(text))]);
+            let record = Record {
+                network: names[0].clone(),
+                container_id: names[1].clone(),
+                ifname,
+                netns: "/n".to_owned(),
+                config,
+                args,
+                capability_args: capability.map(|c| ("c".to_owned(), Value::String(c))).into_iter().collect(),
+                result: result.map(map),
+            };
+            cache.put(&record).unwrap();
+            prop_assert_eq!(cache.get(&record.network, &record.container_id, &record.ifname).unwrap(), Some(record.clone()));
+            prop_assert_eq!(cache.list(Some(&record.container_id)).unwrap(), [record.clone()]);
+            prop_assert_eq!(cache.list(Some("other")).unwrap(), []);
+            cache.remove(&record.network, &record.container_id, &record.ifname).unwrap();
+            cache.remove(&record.network, &record.container_id, &record.ifname).unwrap();
+            prop_assert_eq!(cache.list(None).unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn names_that_would_leave_the_directory_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record {
+            network: "../../x".to_owned(),
+            container_id: "c".to_owned(),
+            ifname: "eth0".to_owned(),
+            netns: String::new(),
+            config: Vec::new(),
+            args: Vec::new(),
+            capability_args: BTreeMap::new(),
+            result: None,
+        };
+        assert!(matches!(Cache::new(dir.path()).put(&record), Err(Error::Invalid(_))));
+    }
+}

@@ -61,54 +61,50 @@ impl Cni {
     pub async fn add(&self, list: &NetworkList, attachment: &Attachment) -> Result<Added, Error> {
         attachment.check()?;
         self.find_plugins(Verb::Add, list).await?;
-        if let Some(old) = self.record(&list.name, &attachment.container_id, &attachment.ifname).await? {
-            tracing::info!(network = %list.name, container = %old.container_id, "removing an earlier attachment");
-            match old.network_list() {
-                Ok(recorded) => self.del_by(&recorded, &old).await?,
-                Err(_) => self.del_by(list, &old).await?,
-            }
-        }
+        self.del_earlier(list, attachment).await?;
         let mut record = attachment.record(list);
         self.put(record.clone()).await?;
-        let mut last = None;
-        let failure = match self.add_chain(list, attachment, &mut last).await {
-            Ok(()) => match last {
-                Some(answer) => {
-                    record.result = Some(answer.raw.clone());
-                    match self.put(record.clone()).await {
-                        Ok(()) => return Ok(answer),
-                        Err(e) => e,
-                    }
-                }
-                None => Error::Invalid(FieldError::new("plugins", "empty")),
-            },
-            Err(e) => {
-                record.result = last.map(|answer: Answer| answer.raw);
-                e
-            }
+        let failure = match self.add_chain(list, attachment, &mut record).await {
+            Ok(answer) => return Ok(answer),
+            Err(e) => e,
         };
-        match self.del(&record).await {
+        match self.del_by(list, &record).await {
             Ok(()) => Err(failure),
             Err(undo) => Err(Error::Undo { add: Box::new(failure), undo: Box::new(undo) }),
         }
     }
 
-    /// `last` is the answer of the last plugin that succeeded, which the undo needs too.
+    /// The record gets each answer as it comes, for the undo; on disk it gets the last one.
     async fn add_chain(
         &self,
         list: &NetworkList,
         attachment: &Attachment,
-        last: &mut Option<Answer>,
-    ) -> Result<(), Error> {
+        record: &mut Record,
+    ) -> Result<Answer, Error> {
         let target = attachment.target(Verb::Add, list);
+        let mut last = None;
         for plugin in &list.plugins {
-            let prev = last.as_ref().map(|answer| &answer.raw);
-            let bytes = self.call(&target, plugin, prev).await?;
+            let bytes = self.call(&target, plugin, record.result.as_ref()).await?;
             let answer =
                 Answer::parse(&bytes, list.version).map_err(|e| target.error(plugin, PluginError::Result(e)))?;
-            *last = Some(answer);
+            record.result = Some(answer.raw.clone());
+            last = Some(answer);
         }
-        Ok(())
+        let answer = last.ok_or_else(|| FieldError::new("plugins", "empty"))?;
+        self.put(record.clone()).await?;
+        Ok(answer)
+    }
+
+    /// A record of the same attachment is of an ADD that was cut short, or of one whose DEL never came.
+    async fn del_earlier(&self, list: &NetworkList, attachment: &Attachment) -> Result<(), Error> {
+        let Some(old) = self.record(&list.name, &attachment.container_id, &attachment.ifname).await? else {
+            return Ok(());
+        };
+        tracing::info!(network = %list.name, container = %old.container_id, "removing an earlier attachment");
+        match old.network_list() {
+            Ok(recorded) => self.del_by(&recorded, &old).await,
+            Err(_) => self.del_by(list, &old).await,
+        }
     }
 
     /// Detaches what a record describes, with the configuration and arguments of its ADD. A namespace that no longer

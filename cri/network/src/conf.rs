@@ -203,6 +203,11 @@ impl PluginConf {
         Ok(Self::from_map(parse_object(bytes)?, "")?)
     }
 
+    /// The configuration object, unknown fields included.
+    pub fn raw(&self) -> &Map<String, Value> {
+        &self.raw
+    }
+
     fn from_map(raw: Map<String, Value>, path: &str) -> Result<Self, FieldError> {
         let locate =
             |e: FieldError| if path.is_empty() { e } else { FieldError::new(format!("{path}.{}", e.field), e.reason) };

@@ -95,3 +95,24 @@ impl Timeouts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keys_are_those_of_containerd() {
+        let table = json!({
+            "bin_dirs": ["/a", "/b"], "conf_dir": "/c", "max_conf_num": 0, "setup_serially": true,
+            "ip_pref": "ipv6", "use_internal_loopback": false, "conf_template": "/ignored/here",
+        });
+        let config: Config = serde_json::from_value(table).unwrap();
+        assert_eq!(config.bin_dirs.len(), 2);
+        assert_eq!((config.max_conf_num, config.ip_pref), (0, IpPreference::Ipv6));
+        assert_eq!(serde_json::from_value::<Config>(json!({})).unwrap(), Config::default());
+        let empty: Config = serde_json::from_value(json!({"ip_pref": ""})).unwrap();
+        assert_eq!(empty.ip_pref, IpPreference::Ipv4);
+        assert!(serde_json::from_value::<Config>(json!({"ip_pref": "ipv5"})).is_err());
+    }
+}

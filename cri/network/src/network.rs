@@ -1,15 +1,20 @@
 //! The networks of this node, for pods: what the CRI server calls.
 
+mod state;
+
+pub use state::{LoadReport, Origin};
+
 use crate::cache::Record;
-use crate::conf::{self, Loaded, NetworkList, Watch};
+use crate::conf::{self, NetworkList, Watch};
 use crate::gate::Gate;
 use crate::name::check_container_id;
 use crate::pod::Joined;
 use crate::{Attachment, Cni, Config, Error, ExecInvoker, Invoker, Netns, PluginError, PodNetwork, PodNetworkStatus};
 use futures::future::join_all;
+use serde_json::Value;
+use state::State;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Interfaces of pods are `eth0`, `eth1` and so on, one for each network.
@@ -27,31 +32,6 @@ pub struct Network {
     cni: Cni,
     gate: Gate,
     state: RwLock<Arc<State>>,
-}
-
-/// The configurations in use.
-#[derive(Default)]
-struct State {
-    networks: Vec<Arc<NetworkList>>,
-    report: LoadReport,
-}
-
-/// What the last reading of the configuration directory gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LoadReport {
-    /// The networks in use and where they come from.
-    pub networks: Vec<(String, Origin)>,
-    /// What is wrong with files that are not in use, one line each.
-    pub errors: Vec<String>,
-}
-
-/// Where a network comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A file in the configuration directory.
-    File(PathBuf),
-    /// [`Config::fallback`].
-    Fallback,
 }
 
 /// Whether pods can be attached.
@@ -119,6 +99,11 @@ impl Network {
     /// The configurations in use, for the CRI's verbose status.
     pub fn networks(&self) -> Vec<Arc<NetworkList>> {
         self.current().networks.clone()
+    }
+
+    /// The configuration in use as go-cni prints it, which is what `crictl info` shows as `cniconfig`.
+    pub fn describe(&self) -> Value {
+        self.current().describe(&self.config)
     }
 
     /// Brings `lo` up and attaches the pod to every network. After a failure nothing is attached, or the error is
@@ -327,29 +312,6 @@ impl Network {
         } else {
             format!("no valid network configuration in {dir}: {}", errors.join("; "))
         }
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn new(loaded: Loaded, config: &Config) -> Self {
-        let chain = |e: &dyn std::error::Error| crate::error::Chain(e).to_string();
-        let mut errors: Vec<String> = loaded.errors.iter().map(|e| chain(e)).collect();
-        let mut networks: Vec<Arc<NetworkList>> = loaded.networks.into_iter().map(Arc::new).collect();
-        let mut origins: Vec<Origin> = loaded.files.into_iter().map(Origin::File).collect();
-        if let (0, Some(fallback)) = (loaded.candidates, &config.fallback) {
-            match fallback.network() {
-                Ok(list) => {
-                    networks.push(Arc::new(list));
-                    origins.push(Origin::Fallback);
-                }
-                Err(e) => errors.push(format!("fallback network: {}", chain(&e))),
-            }
-        }
-        let names = networks.iter().map(|list| list.name.clone());
-        let report = LoadReport { networks: names.zip(origins).collect(), errors };
-        Self { networks, report }
     }
 }
 

@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::{Node, Pinned, block_on, pod};
-use kevel_cri_network::{Config, Error, Kind, Network, PodNetwork};
+use kevel_cri_network::{Config, Error, Kind, Network, PodNetwork, PortMapping, Protocol};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -218,6 +218,55 @@ fn a_missing_plugin_changes_nothing() {
         assert_eq!((node.log().as_str(), node.records().len()), ("", 0));
         assert_eq!(network.status().await.reason, format!("STATUS {missing}"));
         network.detach(&pod).await.unwrap();
+    });
+}
+
+#[test]
+fn a_pod_joins_all_networks_or_none() {
+    for setup_serially in [true, false] {
+        block_on(async {
+            let node = Node::new();
+            node.conf("10-a.conf", r#"{"cniVersion":"1.0.0","name":"a","type":"good"}"#);
+            node.conf("20-b.conf", r#"{"cniVersion":"1.0.0","name":"b","type":"bad"}"#);
+            node.script("good", &format!(r#"echo "good $CNI_COMMAND $CNI_IFNAME" >>$LOG; echo '{RESULT}'"#));
+            node.script("bad", "[ $CNI_COMMAND = DEL ] && exit 0; exit 1");
+            let config = Config { max_conf_num: 0, setup_serially, ..node.config() };
+            let (_, _netns, _, attached) = attach(&node, config).await;
+            let error = attached.unwrap_err().chain();
+            assert!(error.starts_with("ADD of network b by plugin bad: exit status: 1"), "{error}");
+            assert_eq!(node.log(), "good ADD eth0\ngood DEL eth0\n");
+            assert_eq!(node.records(), Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn bad_requests_change_nothing() {
+    block_on(async {
+        let node = Node::new();
+        two_plugins(&node, "1.0.0");
+        node.script("second", &log_second("exit 1"));
+        let network = Network::new(node.config());
+        let netns = node.netns().await;
+        let good = pod("s1", &netns);
+        let plain_file = node.path("netns/file");
+        fs::write(&plain_file, "").unwrap();
+        let port = PortMapping { host_port: 80, container_port: 80, protocol: Protocol::Tcp, host_ip: None };
+        for (bad, want) in [
+            (PodNetwork { id: "../s1".into(), ..good.clone() }, "invalid request: id: "),
+            (PodNetwork { id: String::new(), ..good.clone() }, "invalid request: id: empty"),
+            (PodNetwork { name: "a;b".into(), ..good.clone() }, "invalid request: args.K8S_POD_NAME: "),
+            (
+                PodNetwork { port_mappings: vec![port.clone(), port], ..good.clone() },
+                "invalid request: port_mappings[1].host_port: host port 80 is mapped twice",
+            ),
+            (PodNetwork { netns: plain_file, ..good.clone() }, "opening network namespace "),
+            (PodNetwork { netns: "/no/such".into(), ..good.clone() }, "opening network namespace /no/such: No such"),
+        ] {
+            let error = network.attach(&bad).await.unwrap_err().chain();
+            assert!(error.starts_with(want), "{error}");
+        }
+        assert_eq!((node.log().as_str(), node.records().len()), ("", 0));
     });
 }
 

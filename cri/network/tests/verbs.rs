@@ -63,6 +63,20 @@ fn a_plugin_that_is_older_than_its_configuration_is_found_out() {
 }
 
 #[test]
+fn the_configuration_is_described_as_crictl_shows_it() {
+    let node = Node::new();
+    node.conf("10-n.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"one","ipam":{"type":"two","x":1}}"#);
+    let described = Network::new(node.config()).describe();
+    assert_eq!((&described["Prefix"], &described["PluginMaxConfNum"]), (&json!("eth"), &json!(1)));
+    let network = &described["Networks"][0];
+    assert_eq!((&network["IFName"], &network["Config"]["Name"]), (&json!("eth0"), &json!("n")));
+    let plugin = &network["Config"]["Plugins"][0];
+    assert_eq!(plugin["Network"], json!({"type": "one", "ipam": {"type": "two"}, "dns": {}}));
+    let source: Value = serde_json::from_str(plugin["Source"].as_str().unwrap()).unwrap();
+    assert_eq!(source["ipam"]["x"], json!(1));
+}
+
+#[test]
 fn without_a_network_nothing_is_ready() {
     block_on(async {
         let node = Node::new();
