@@ -138,13 +138,13 @@ impl Cni {
         self.on_cache(move |cache| cache.remove(&network, &id, &ifname)).await
     }
 
-    /// Detaches without a record, with the given configuration.
+    /// Detaches without a record, with the given configuration. The namespace may be gone, or its path empty.
     ///
     /// # Errors
     /// As [`Self::del`].
     pub async fn del_unrecorded(&self, list: &NetworkList, attachment: &Attachment) -> Result<(), Error> {
-        attachment.check()?;
-        self.del(&attachment.record(list)).await
+        attachment.check_names()?;
+        self.del_by(list, &attachment.record(list)).await
     }
 
     /// Asks every plugin whether the attachment is as ADD left it. Networks older than 0.4.0 and those that disable

@@ -138,7 +138,8 @@ impl Network {
     }
 
     /// Detaches the pod from every network that it is on record for, and from the configured ones. Repeating it is
-    /// no error, neither is a namespace that is gone.
+    /// no error (but runs the plugins again, who remembers that it succeeded need not), neither is a namespace that
+    /// is gone or was never made.
     ///
     /// # Errors
     /// All failures, after everything was tried; it can be repeated.
@@ -154,7 +155,8 @@ impl Network {
             if records.iter().any(|record| record.network == list.name) {
                 continue;
             }
-            let attachment = pod.attachment(&ifname(i))?;
+            // A pod that attach refuses was never attached.
+            let Ok(attachment) = pod.attachment(&ifname(i)) else { continue };
             match self.cni.del_unrecorded(list, &attachment).await {
                 // Neither a record nor the plugin: there cannot be anything of it.
                 Err(e) if is_missing_plugin(&e) => {}
@@ -204,7 +206,7 @@ impl Network {
 
     /// Removes whatever belongs to none of the `valid` pods from the networks of this configuration. Waits until no
     /// pod is being attached or detached. Attachments to networks of other names, which may be another runtime's,
-    /// are left alone.
+    /// are left alone; a network that another runtime uses under the same name must say `disableGC`.
     ///
     /// # Errors
     /// All failures, after everything was tried.

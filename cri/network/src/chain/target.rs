@@ -38,11 +38,17 @@ pub(super) struct Target<'a> {
 
 impl Attachment {
     pub(super) fn check(&self) -> Result<(), FieldError> {
-        check_container_id("id", &self.container_id)?;
-        check_interface("ifname", &self.ifname)?;
+        self.check_names()?;
         if !self.netns.is_absolute() || self.netns.to_str().is_none() {
             return Err(FieldError::new("netns", "not an absolute path in UTF-8"));
         }
+        Ok(())
+    }
+
+    /// What DEL needs; there may be no namespace any more.
+    pub(super) fn check_names(&self) -> Result<(), FieldError> {
+        check_container_id("id", &self.container_id)?;
+        check_interface("ifname", &self.ifname)?;
         self.args.iter().try_for_each(|(key, value)| check_arg(key, value))
     }
 

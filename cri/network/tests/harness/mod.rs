@@ -9,6 +9,7 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -17,12 +18,12 @@ pub const PLUGINS: &str = "/usr/lib/cni";
 
 /// A directory for everything that a node has on disk.
 pub struct Node {
-    pub dir: TempDir,
+    pub dir: Arc<TempDir>,
 }
 
 impl Node {
     pub fn new() -> Self {
-        let node = Self { dir: tempfile::tempdir().unwrap() };
+        let node = Self { dir: Arc::new(tempfile::tempdir().unwrap()) };
         for dir in ["bin", "conf", "netns", "cache"] {
             fs::create_dir(node.path(dir)).unwrap();
         }
@@ -95,6 +96,8 @@ impl Node {
         F: Future<Output = ()>,
     {
         block_on(async move {
+            // The directory goes after the pin in it, in reverse order of these lines.
+            let _dir = self.dir.clone();
             let host = self.netns().await;
             let inside = move || block_on(test(self));
             host.0.run(inside).await.unwrap();
