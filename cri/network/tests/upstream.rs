@@ -4,11 +4,13 @@
 
 mod harness;
 
+use futures::future::join_all;
 use harness::{Node, Pinned, pod, run};
 use kevel_cri_network::conf::{Fallback, NetworkList};
 use kevel_cri_network::{
-    Cni, Config, Error, ExecInvoker, IpPreference, Network, PodIp, PortMapping, Protocol, SpecVersion,
+    Cni, Config, Error, ExecInvoker, IpPreference, Network, PodIp, PodNetwork, PortMapping, Protocol, SpecVersion,
 };
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -186,6 +188,28 @@ fn garbage_collection_removes_pods_that_nobody_knows() {
         assert_eq!(reserved(&node).len(), 2);
         network.check(&pod("sandbox-2", &two)).await.unwrap();
         network.gc(&[]).await.unwrap();
+        nothing_left(&node);
+    });
+}
+
+#[test]
+fn many_pods_at_once() {
+    Node::new().on_host(async |node| {
+        let network = Network::new(bare(&node));
+        let mut pins = Vec::new();
+        for _ in 0..8 {
+            pins.push(node.netns().await);
+        }
+        let pods: Vec<PodNetwork> = pins.iter().enumerate().map(|(i, pin)| pod(&format!("sandbox-{i}"), pin)).collect();
+        let mut ips = BTreeSet::new();
+        for attached in join_all(pods.iter().map(|pod| network.attach(pod))).await {
+            assert!(ips.insert(attached.unwrap().ip), "an address was given twice");
+        }
+        let collecting = network.gc(&[]);
+        let detaching = join_all(pods.iter().map(|pod| network.detach(pod)));
+        let (collected, detached) = futures::join!(collecting, detaching);
+        collected.unwrap();
+        detached.into_iter().collect::<Result<Vec<()>, _>>().unwrap();
         nothing_left(&node);
     });
 }

@@ -63,8 +63,8 @@ fn interface(node: &Node<'_>) -> Result<Interface, FieldError> {
 fn ip(node: &Node<'_>, typed: bool, interfaces: usize) -> Result<IpConfig, FieldError> {
     let object = node.object()?;
     let (address, prefix) = object.require("address")?.cidr()?;
-    if typed {
-        let family = object.require("version")?;
+    // 0.3 and 0.4 require the family; everybody lets it pass when it is absent, as the address says it, too.
+    if let Some(family) = object.get("version").filter(|_| typed) {
         let expected = if address.is_ipv4() { "4" } else { "6" };
         if family.string()? != expected {
             return Err(family.error(format!("not {expected:?}, which {address} is")));

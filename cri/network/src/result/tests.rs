@@ -73,7 +73,11 @@ fn malformed_results_are_refused_by_field() {
 #[test]
 fn malformed_old_results_are_refused_by_field() {
     for (text, version, want) in [
-        (r#"{"ips":[{"address":"10.0.0.1/8"}]}"#, SpecVersion::V0_4_0, "invalid field: ips[0].version: missing"),
+        (
+            r#"{"ips":[{"version":4,"address":"10.0.0.1/8"}]}"#,
+            SpecVersion::V0_4_0,
+            "invalid field: ips[0].version: not a string",
+        ),
         (
             r#"{"ips":[{"version":"6","address":"10.0.0.1/8"}]}"#,
             SpecVersion::V0_3_1,
@@ -132,6 +136,12 @@ fn every_version_is_understood() {
             .gateway,
         None
     );
+}
+
+#[test]
+fn an_old_address_may_lack_its_family() {
+    let answer = parse(r#"{"ips":[{"address":"10.0.0.1/8"}]}"#, SpecVersion::V0_3_1).unwrap();
+    assert_eq!(answer.in_version(SpecVersion::V0_4_0)["ips"][0]["version"], "4");
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
