@@ -10,6 +10,7 @@ pub use stream::{Incoming, Outgoing, ServerStream};
 
 use crate::limits::Limits;
 use connection::Connection;
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -108,7 +109,9 @@ impl Server {
 
     /// Serves every connection of the listener until `shutdown`, then lets running calls finish, at most for
     /// [`Self::drain`]. Dropping the future closes every connection at once.
-    pub async fn serve(&self, listener: UnixListener, shutdown: CancellationToken) {
+    ///
+    /// The listener may be given by value, or by reference when it outlives the server.
+    pub async fn serve(&self, listener: impl Borrow<UnixListener>, shutdown: CancellationToken) {
         let mut connections = JoinSet::new();
         let mut backoff = Backoff::default();
         loop {
@@ -116,7 +119,7 @@ impl Server {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                accepted = listener.accept(), if !full => match accepted {
+                accepted = listener.borrow().accept(), if !full => match accepted {
                     Ok((stream, _)) => {
                         backoff = Backoff::default();
                         if let Some(peer) = self.admit(&stream) {

@@ -1,6 +1,9 @@
 //! The service that every test talks to, and the ways to reach it. The foreign peers serve the same one.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod calls;
+pub mod peer;
+
 use bytes::Bytes;
 use kevel_ttrpc::server::{decode, encode, unary};
 use kevel_ttrpc::{Client, Code, Context, Ending, Limits, Server, ServerStream, Service, Status};
@@ -187,6 +190,11 @@ pub async fn reaches(counter: &AtomicUsize, value: usize) {
     };
     let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
     waited.unwrap_or_else(|_| panic!("stays at {}, not {value}", counter.load(Ordering::SeqCst)));
+}
+
+/// The stream ends without an error.
+pub async fn reaches_end(stream: &mut kevel_ttrpc::client::Stream) {
+    assert_eq!(soon(stream.recv::<Text>()).await.unwrap(), None);
 }
 
 /// A test must not hang: a deadlock is a failure.
