@@ -165,7 +165,7 @@ impl Client {
     ///
     /// As [`Self::call`]; an error of the server arrives with the first `recv`.
     pub async fn stream(&self, service: &str, method: &str, options: CallOptions) -> Result<Stream, Error> {
-        self.open_stream(service, method, Bytes::new(), options, Flags::REMOTE_OPEN).await
+        self.open_stream(service, method, Bytes::new(), options, Flags::OPEN_EMPTY).await
     }
 
     /// Opens a stream on which only the server sends, after one request.

@@ -66,6 +66,10 @@ impl Flags {
     /// The last frame of a direction when it carries no message.
     pub const END: Self = Self(0x1 | 0x4);
 
+    /// A request that opens a stream without a first message. Servers of the Rust `ttrpc` crate take the payload, even
+    /// an empty one, for a message unless they are told; the Go ones decide by the payload alone.
+    pub const OPEN_EMPTY: Self = Self(0x2 | 0x4);
+
     /// Whether every bit of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -31,7 +31,8 @@ pub struct Duplicate {
 /// Services and the rules under which they are served. Clones are independent but share the services.
 #[derive(Clone)]
 pub struct Server {
-    services: HashMap<String, Arc<dyn Service>>,
+    /// Shared with every connection.
+    services: Arc<HashMap<String, Arc<dyn Service>>>,
     limits: Limits,
     max_calls: usize,
     max_connections: usize,
@@ -42,7 +43,7 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            services: HashMap::new(),
+            services: Arc::default(),
             limits: Limits::default(),
             max_calls: 1024,
             max_connections: 4096,
@@ -68,7 +69,7 @@ impl Server {
         if self.services.contains_key(&name) {
             return Err(Duplicate { name });
         }
-        self.services.insert(name, service);
+        Arc::make_mut(&mut self.services).insert(name, service);
         Ok(())
     }
 

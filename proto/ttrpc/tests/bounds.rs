@@ -1,4 +1,5 @@
 //! Frames that break the rules, peers that do not read, too many calls, foreign users, shutdown.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod harness;
 

@@ -1,4 +1,5 @@
 //! Both directions against the Go implementation. Needs `go`, and its module cache or a module proxy.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod harness;
 

@@ -1,5 +1,6 @@
 //! Both directions against the `ttrpc` crate, which lives in a package of its own beside the end-to-end tests. Needs
 //! its dependencies from the registry or the cache.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod harness;
 

@@ -1,4 +1,5 @@
 //! Streams of each kind, their ends, and what happens when one side does not play along.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod harness;
 

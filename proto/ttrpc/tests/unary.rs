@@ -1,10 +1,11 @@
 //! Unary calls over memory and Unix sockets: answers, errors, deadlines, cancellation, sizes, lost connections.
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
 
 mod harness;
 
 use harness::{Blob, Number, SERVICE, Site, Text, blob, number, reaches, soon, text};
 use kevel_ttrpc::frame::MAX_MESSAGE;
-use kevel_ttrpc::{CallOptions, Client, Code, Error};
+use kevel_ttrpc::{CallOptions, Client, Code, Error, Server};
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 
@@ -167,7 +168,7 @@ async fn a_thousand_calls_at_the_same_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_many_threads_over_a_unix_socket() {
-    let site = Site::with(|server| server.require_same_uid());
+    let site = Site::with(Server::require_same_uid);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();

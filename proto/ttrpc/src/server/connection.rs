@@ -29,7 +29,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// What a connection needs to be served.
 pub(super) struct Connection {
-    pub(super) services: HashMap<String, Arc<dyn Service>>,
+    pub(super) services: Arc<HashMap<String, Arc<dyn Service>>>,
     pub(super) limits: Limits,
     pub(super) max_calls: usize,
     pub(super) drain: Duration,

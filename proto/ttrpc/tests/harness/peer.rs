@@ -1,7 +1,7 @@
 //! Foreign peers: programs that serve or call the test service on a socket.
 
 use super::{Site, calls, soon};
-use kevel_ttrpc::Client;
+use kevel_ttrpc::{Client, Server};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -35,7 +35,7 @@ pub async fn check_foreign_server(program: &Path) {
 
 /// `program call SOCKET` against our server.
 pub async fn check_foreign_client(program: &Path) {
-    let site = Site::with(|server| server.require_same_uid());
+    let site = Site::with(Server::require_same_uid);
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
