@@ -1,0 +1,72 @@
+//! What can go wrong with a mount, and which code it is for callers.
+
+use std::{io, path::PathBuf};
+
+/// Why a mount, an unmount or a look at the mount table failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The description can't be mounted, whatever the system's state.
+    #[error("mount option {option:?}: {why}")]
+    Option {
+        /// The option as it was given.
+        option: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The kernel refused the mount.
+    #[error("mounting {kind} {from:?} at {target:?}")]
+    Mount {
+        /// File system type.
+        kind: String,
+        /// Device or directory.
+        from: String,
+        /// Mount point.
+        target: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused the unmount.
+    #[error("unmounting {target:?}")]
+    Unmount {
+        /// Mount point.
+        target: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Something around the mount failed.
+    #[error("{doing}")]
+    Io {
+        /// What was being done to what.
+        doing: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A line of the mount table has another form than proc(5) says.
+    #[error("mount table: {0}")]
+    Table(#[from] crate::info::ParseError),
+}
+
+/// A result with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { doing: doing.into(), source: source.into() }
+    }
+}
+
+impl From<Error> for kevel_model::Error {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Option { .. } => Self::invalid_argument(message),
+            Error::Table(_) => Self::internal(message),
+            Error::Mount { source, .. } | Error::Unmount { source, .. } | Error::Io { source, .. } => {
+                Self::io(message, source)
+            }
+        }
+    }
+}
