@@ -51,7 +51,10 @@ class Layer:
         return self._add(path, tarfile.REGTYPE, mode, uid, gid, data=data, xattrs=xattrs)
 
     def hardlink(self, path, target):
-        return self._add(path, tarfile.LNKTYPE, 0o644, link=target.lstrip("/"))
+        """A second name for a file of this layer. It repeats the file's mode and owner: appliers set them again."""
+        target = target.lstrip("/")
+        first = next(info for info, _ in self._entries if info.name == target)
+        return self._add(path, tarfile.LNKTYPE, first.mode, first.uid, first.gid, link=target)
 
     def symlink(self, path, target):
         return self._add(path, tarfile.SYMTYPE, 0o777, link=target)
