@@ -1,0 +1,79 @@
+//! The metadata store: one handle to every namespaced store of the node.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use kevel_model::Result;
+use kevel_plugin::Kind;
+
+use crate::{
+    container::ContainerStore, content::ContentStore, image::ImageStore, lease::LeaseManager,
+    namespace::NamespaceStore, sandbox::SandboxStore, snapshot::Snapshotter,
+};
+
+/// The metadata database: `io.containerd.metadata.v1`.
+pub enum Metadata {}
+
+impl Kind for Metadata {
+    const TYPE: &'static str = "io.containerd.metadata.v1";
+    type Handle = Stores;
+}
+
+/// Every store, namespaced. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// Content with labels.
+    pub content: ContentStore,
+    /// Snapshotters by name.
+    pub snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    /// Images.
+    pub images: ImageStore,
+    /// Containers.
+    pub containers: ContainerStore,
+    /// Sandboxes.
+    pub sandboxes: SandboxStore,
+    /// Leases.
+    pub leases: LeaseManager,
+    /// Namespaces.
+    pub namespaces: NamespaceStore,
+    /// The garbage collector.
+    pub garbage: GarbageCollector,
+}
+
+/// The garbage collector: `io.containerd.gc.v1`.
+pub enum Garbage {}
+
+impl Kind for Garbage {
+    const TYPE: &'static str = "io.containerd.gc.v1";
+    type Handle = GarbageCollector;
+}
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Blobs removed.
+    pub blobs: usize,
+    /// Ingests removed.
+    pub ingests: usize,
+    /// Snapshots removed.
+    pub snapshots: usize,
+    /// Leases that had run out.
+    pub leases: usize,
+    /// Images removed because what they expired with is gone.
+    pub images: usize,
+}
+
+/// A collector of unreferenced objects, for whoever writes one.
+#[async_trait]
+pub trait Collect: Send + Sync + 'static {
+    /// Collects now and answers when done; callers that come while it runs share the next run.
+    async fn collect(&self) -> Result<Collected>;
+}
+
+crate::call::handle! {
+    /// The garbage collector, for whoever uses it.
+    GarbageCollector over Collect {
+        /// Collects now.
+        fn collect() -> Collected;
+    }
+}
