@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The harness of the black-box tests: a daemon of its own per test, foreign clients as programs, and a check that
+//! nothing is left behind. It knows the wire and nothing of how the daemon is made.
+//!
+//! Tests run as root. What a test starts carries the test's own directory in its command line, its mounts, and its
+//! cgroup names, so that a leak is found and nothing else is touched.
+
+mod leak;
+mod node;
+mod program;
+mod registry;
+mod wait;
+
+pub use leak::Leaks;
+pub use node::{Node, NodeOptions};
+pub use program::{Output, ctr, debian_ctr, find, run};
+pub use registry::Registry;
+pub use wait::until;

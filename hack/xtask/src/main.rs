@@ -3,6 +3,7 @@
 //! This file only reads the command line. What a chore does lives in the module of the same name.
 
 mod codegen;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 
@@ -18,10 +19,13 @@ struct Arguments {
 enum Chore {
     /// Generate `proto/src/gen` from `proto/proto`.
     Codegen(codegen::Arguments),
+    /// Check the rules of ARCHITECTURE.md that a compiler can't.
+    Tidy,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Codegen(arguments) => codegen::run(&arguments),
+        Chore::Tidy => tidy::run(),
     }
 }

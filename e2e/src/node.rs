@@ -1,0 +1,222 @@
+//! A daemon of the test's own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+use kevel_proto::runtime::v1::{
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use tonic::transport::Channel;
+
+use crate::{leak::Leaks, program, wait};
+
+/// What a node is started with beside the defaults of the harness.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// Lines added to the configuration.
+    pub config: String,
+    /// `config_path` of the registries: a directory of `hosts.toml` files.
+    pub hosts_dir: String,
+}
+
+/// A running daemon with directories of its own. Ended, and everything it made removed, when dropped.
+pub struct Node {
+    dir: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Node {
+    /// Starts a daemon and waits until it answers.
+    pub fn start(options: &NodeOptions) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("kevel-e2e-").tempdir()?;
+        let mut node = Self { dir, daemon: None };
+        fs::write(node.path("config.toml"), node.config(options))?;
+        node.launch()?;
+        Ok(node)
+    }
+
+    /// A path below the node's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The gRPC socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path("state/kevel.sock")
+    }
+
+    /// What only this node's processes, mounts and cgroups carry in their names.
+    pub fn mark(&self) -> String {
+        self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Process id of the daemon.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
+    /// What the daemon logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("keveld.log")).unwrap_or_default()
+    }
+
+    /// Starts the daemon on the node's directories, after [`Node::kill`] or [`Node::stop`].
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(self.path("keveld.log"))?;
+        let path = std::env::join_paths([program::find("containerd-shim-runc-v2")?.parent().context("folder")?])?;
+        #[expect(clippy::disallowed_methods, reason = "the daemon under test finds runc as a daemon does")]
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let mut search = path;
+        search.push(":");
+        search.push(inherited);
+        search.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+        let child = Command::new(daemon()?)
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .env("PATH", search)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting keveld")?;
+        self.daemon = Some(child);
+        let ready = wait::until("keveld to be ready", || {
+            let exited = self.daemon.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            match exited {
+                Some(status) => Some(Err(status)),
+                None => std::os::unix::net::UnixStream::connect(self.socket()).is_ok().then_some(Ok(())),
+            }
+        });
+        match ready {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => bail!("keveld ended with {status}:\n{}", self.log()),
+            Err(error) => Err(error.context(self.log())),
+        }
+    }
+
+    /// Ends the daemon as an operator does and answers its exit code.
+    pub fn stop(&mut self) -> anyhow::Result<i32> {
+        let mut child = self.daemon.take().context("the daemon does not run")?;
+        program::run(Path::new("/bin/kill"), &["-TERM", &child.id().to_string()])?.ok()?;
+        let status = wait::until("keveld to stop", || child.try_wait().ok().flatten());
+        if status.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        Ok(status?.code().unwrap_or(128))
+    }
+
+    /// Ends the daemon with SIGKILL.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let mut child = self.daemon.take().context("the daemon does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Runs containerd's `ctr` against the node and answers what it printed, if it succeeded.
+    pub fn ctr(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = program::ctr(&self.socket(), arguments)?;
+        output.ok().with_context(|| format!("ctr {}\nkeveld: {}", arguments.join(" "), tail(&self.log())))
+    }
+
+    /// A channel to the node.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        let socket = self.socket();
+        let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move {
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(socket).await?))
+            }
+        });
+        Ok(endpoint.connect_with_connector(connect).await?)
+    }
+
+    /// CRI clients of the node.
+    pub async fn cri(&self) -> anyhow::Result<(RuntimeServiceClient<Channel>, ImageServiceClient<Channel>)> {
+        let channel = self.channel().await?;
+        Ok((RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel)))
+    }
+
+    /// What is left of the node beside its daemon.
+    pub fn leaks(&self) -> Leaks {
+        let mut leaks = Leaks::of(&self.mark());
+        let daemon = self.pid().map_or_else(|| "none".to_owned(), |pid| format!("{pid} "));
+        leaks.processes.retain(|process| !process.starts_with(&daemon));
+        leaks
+    }
+
+    /// Waits until nothing is left of the node beside its daemon; the error lists what is.
+    pub fn assert_no_leaks(&self) -> anyhow::Result<()> {
+        let clean = wait::until("nothing to be left", || self.leaks().is_empty().then_some(()));
+        clean.map_err(|_| anyhow::anyhow!("left behind: {:#?}", self.leaks()))
+    }
+
+    fn config(&self, options: &NodeOptions) -> String {
+        let root = self.dir.path().display();
+        let mark = self.mark();
+        // Bridge names have at most 15 characters; the end of the mark is the random part.
+        let bridge = format!("kv{}", &mark[mark.len() - 6..]);
+        format!(
+            r#"version = 4
+root = "{root}/root"
+state = "{root}/state"
+[debug]
+level = "debug"
+[plugins."io.containerd.shim.v1.manager"]
+socket_dir = "{root}/s"
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = "{hosts}"
+[plugins."io.containerd.transfer.v1.local"]
+config_path = "{hosts}"
+[plugins."io.containerd.cri.v1.runtime".cni]
+conf_dir = "{root}/net.d"
+bridge = "{bridge}"
+{more}
+"#,
+            hosts = options.hosts_dir,
+            more = options.config,
+        )
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("keveld said:\n{}", tail(&self.log()));
+        }
+        if self.daemon.is_some() {
+            let _ = self.stop();
+        }
+        for process in Leaks::of(&self.mark()).processes {
+            if let Some(pid) = process.split(' ').next() {
+                let _ = program::run(Path::new("/bin/kill"), &["-KILL", pid]);
+            }
+        }
+        let mounts = Leaks::of(&self.mark()).mounts;
+        for point in mounts.iter().rev().filter_map(|line| line.split(' ').nth(4)) {
+            let _ = program::run(Path::new("/bin/umount"), &["-l", point]);
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(80)..].join("\n")
+}
+
+/// The daemon beside this test in the build directory.
+fn daemon() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folder = test.parent().and_then(Path::parent).context("build directory")?;
+    let daemon = folder.join("keveld");
+    if !daemon.is_file() {
+        bail!("{} is not built: cargo build --bin keveld", daemon.display());
+    }
+    Ok(daemon)
+}

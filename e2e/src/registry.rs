@@ -1,0 +1,50 @@
+//! A registry on loopback with the test images in it, made by `hack/test-images`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::program;
+
+/// A running registry; stopped and removed when dropped.
+pub struct Registry {
+    script: PathBuf,
+    dir: tempfile::TempDir,
+    facts: Value,
+}
+
+impl Registry {
+    /// Starts a registry with the named images of `e2e/images/catalog.py`.
+    pub fn start(images: &[&str]) -> anyhow::Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/test-images");
+        let dir = tempfile::Builder::new().prefix("kevel-reg-").tempdir()?;
+        let folder = dir.path().to_str().context("temporary directory")?;
+        let said = program::run(&script, &["--dir", folder, "--only", &images.join(",")])?.ok()?;
+        let facts = serde_json::from_str(&said).context("what hack/test-images says")?;
+        Ok(Self { script, dir, facts })
+    }
+
+    /// The directory of `hosts.toml` files that leads to it.
+    pub fn hosts_dir(&self) -> &str {
+        self.facts["hosts_dir"].as_str().unwrap_or_default()
+    }
+
+    /// The complete reference of an image.
+    pub fn reference(&self, image: &str) -> &str {
+        self.facts["images"][image]["ref"].as_str().unwrap_or_default()
+    }
+
+    /// What is known of an image: digests, layers, what it must unpack to.
+    pub fn image(&self, image: &str) -> &Value {
+        &self.facts["images"][image]
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Some(dir) = self.dir.path().to_str() {
+            let _ = program::run(&self.script, &["--dir", dir, "--stop"]);
+        }
+    }
+}

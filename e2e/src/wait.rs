@@ -1,0 +1,23 @@
+//! Waiting for a state.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+/// A test gives up on a state after this long; far more than any takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `state` answers something; the error says what was waited for.
+pub fn until<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = state() {
+            return Ok(found);
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} for {what}");
+        }
+        #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a state")]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
