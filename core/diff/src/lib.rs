@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Layers: applying them to a directory, and making them from two directories.
+//!
+//! [`apply`] is the hardened tar applier, [`layer`] puts decompression and hashing in front of it, `create` is the
+//! way back, [`tar`] is the format. `walking` offers all of it as the differ plugin `io.containerd.differ.v1.walking`.
+//! Fetching and storing layers is not done here, and neither is choosing what to mount.
+
+pub mod apply;
+mod error;
+pub mod layer;
+pub mod tar;
+mod xattr;
+
+pub use apply::{Applied, Form, Options, apply};
+pub use error::Error;
+pub use layer::{Layer, apply_layer};
