@@ -8,6 +8,7 @@ import json
 import os
 import random
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 
 from layer import DOCKER_LAYER, OCI_LAYER, Layer, digest
@@ -133,6 +134,16 @@ def configured():
     })
 
 
+def pause():
+    """The sandbox image: one static program, built from pause.c beside this file."""
+    with tempfile.TemporaryDirectory() as folder:
+        program, source = os.path.join(folder, "pause"), os.path.join(os.path.dirname(__file__), "pause.c")
+        subprocess.run(["gcc", "-O2", "-static", "-s", "-o", program, source], check=True)
+        with open(program, "rb") as file:
+            layer = Layer().file("pause", file.read(), 0o755)
+    return manifest([layer], {"Entrypoint": ["/pause"], "Cmd": None, "User": "65535:65535"})
+
+
 def foreign(architecture):
     """An image for another architecture: a marker instead of programs, so that choosing it is noticed."""
     return manifest([Layer().file("architecture", architecture)], architecture=architecture)
@@ -162,6 +173,7 @@ CATALOG = {
     "layers-docker": lambda: layered(family="docker"),
     "layers-docker-plain": lambda: layered(family="docker", compression="none"),
     "configured": configured,
+    "pause": pause,
     "multi": lambda: index({"arm64": foreign("arm64"), "amd64": manifest([busybox()])}),
     "multi-docker": lambda: index({"arm64": manifest([Layer().file("architecture", "arm64")], family="docker",
                                                      architecture="arm64"),
