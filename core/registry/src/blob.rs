@@ -1,0 +1,174 @@
+//! Blobs as streams: one piece in memory at a time, taken up again where a connection broke.
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use kevel_model::Descriptor;
+
+use crate::{
+    Answer, Error, Session, Why,
+    request::{Ask, next_piece},
+    session::Endpoint,
+    try_hosts::backoff,
+};
+
+/// A connection that breaks more often than this over one blob is given up, whatever it brought.
+const MAX_BREAKS: u32 = 100;
+
+/// The bytes of a blob, in order. What arrives is exactly as long as the descriptor says or an error; the digest is for
+/// the reader to check.
+pub struct BlobStream {
+    session: Session,
+    descriptor: Descriptor,
+    offset: u64,
+    body: Option<Source>,
+    /// Breaks since the last byte, and in all.
+    failures: u32,
+    breaks: u32,
+}
+
+struct Source {
+    body: Incoming,
+    host: String,
+    /// Bytes of a host that ignores ranges which were read before.
+    skip: u64,
+}
+
+impl Session {
+    /// Opens a blob at an offset. Fails at once if no host has it.
+    pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
+        let mut stream = BlobStream {
+            session: self.clone(),
+            descriptor: descriptor.clone(),
+            offset,
+            body: None,
+            failures: 0,
+            breaks: 0,
+        };
+        if offset < descriptor.size {
+            stream.body = Some(stream.open().await?);
+        }
+        Ok(stream)
+    }
+
+    async fn blob_at(&self, endpoint: &Endpoint, descriptor: &Descriptor, offset: u64) -> Result<Source, Why> {
+        let mut headers = vec![(header::ACCEPT, HeaderValue::from_static("*/*"))];
+        if offset > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={offset}-"));
+            headers.push((header::RANGE, range.map_err(|error| Why::Settings(error.to_string()))?));
+        }
+        let path = format!("blobs/{}", descriptor.digest);
+        let response = self.ask(endpoint, &Ask { method: Method::GET, path, headers, actions: "pull" }).await?;
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let skip = match (response.status(), text(header::CONTENT_RANGE)) {
+            (StatusCode::PARTIAL_CONTENT, Some(range)) if range.starts_with(&format!("bytes {offset}-")) => 0,
+            (StatusCode::PARTIAL_CONTENT, range) => {
+                let range = range.unwrap_or("nothing");
+                return Err(Why::Protocol(format!("answers range {range:?} where bytes from {offset} were asked for")));
+            }
+            _ => offset,
+        };
+        let expected = descriptor.size - offset + skip;
+        if let Some(length) = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok())
+            && length != expected
+        {
+            return Err(Why::Damaged(format!("has {length} bytes where {expected} were announced")));
+        }
+        Ok(Source { body: response.into_body(), host: endpoint.url(), skip })
+    }
+}
+
+impl BlobStream {
+    /// How many bytes have been handed out, counted from the blob's start.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next piece; `None` when the blob is complete.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        while self.offset < self.descriptor.size {
+            let source = match &mut self.body {
+                Some(source) => source,
+                None => {
+                    let source = self.open().await?;
+                    self.body.insert(source)
+                }
+            };
+            match source.next(self.session.settings().stall_timeout).await {
+                Ok(Some(piece)) if self.offset + piece.len() as u64 > self.descriptor.size => {
+                    return Err(self.error(Why::Damaged(format!("is longer than {} bytes", self.descriptor.size))));
+                }
+                Ok(Some(piece)) => {
+                    self.offset += piece.len() as u64;
+                    self.failures = 0;
+                    return Ok(Some(piece));
+                }
+                Ok(None) => {
+                    let ended = format!("ends after {} of {} bytes", self.offset, self.descriptor.size);
+                    self.broken(Why::Damaged(ended)).await?;
+                }
+                Err(why) => self.broken(why).await?,
+            }
+        }
+        self.body = None;
+        Ok(None)
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+        stream::try_unfold(self, |mut blob| async move { Ok(blob.next().await?.map(|piece| (piece, blob))) })
+    }
+
+    async fn open(&self) -> Result<Source, Error> {
+        let object = format!("{}@{}", self.session.reference().name(), self.descriptor.digest);
+        let mut rounds = self.session.rounds("fetching", object, |capabilities| capabilities.pull);
+        while let Some(endpoint) = rounds.next().await {
+            match self.session.blob_at(endpoint, &self.descriptor, self.offset).await {
+                Ok(source) => return Ok(source),
+                Err(why) => rounds.failed(why),
+            }
+        }
+        Err(rounds.error())
+    }
+
+    /// Prepares another connection after a break, or says that it was the last.
+    async fn broken(&mut self, why: Why) -> Result<(), Error> {
+        let settings = self.session.settings();
+        if self.failures >= settings.retries || self.breaks >= MAX_BREAKS {
+            return Err(self.error(why));
+        }
+        tracing::debug!(digest = %self.descriptor.digest, offset = self.offset, %why, "blob broke off, resuming");
+        tokio::time::sleep(backoff(settings, self.failures, None)).await;
+        self.failures += 1;
+        self.breaks += 1;
+        self.body = None;
+        Ok(())
+    }
+
+    fn error(&self, why: Why) -> Error {
+        let object = format!("{}@{}", self.session.reference().name(), self.descriptor.digest);
+        let host = self.body.as_ref().map_or_else(String::new, |source| source.host.clone());
+        Error::Hosts { doing: "fetching", object, answers: vec![Answer { host, why }] }
+    }
+}
+
+impl Source {
+    async fn next(&mut self, stall: std::time::Duration) -> Result<Option<Bytes>, Why> {
+        loop {
+            let Some(mut piece) = next_piece(&mut self.body, stall).await? else { return Ok(None) };
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
+            self.skip -= skipped as u64;
+            piece = piece.split_off(skipped);
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobStream").field("digest", &self.descriptor.digest).field("offset", &self.offset).finish()
+    }
+}
