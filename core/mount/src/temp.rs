@@ -105,13 +105,15 @@ pub fn clean_temp_mounts(dir: &Path) -> Result<()> {
 }
 
 /// The same mounts, unable to write: an overlay loses its upper directory to the top of its lower ones (so that no
-/// unmount flushes anything and no work directory is used), everything else gets `ro`.
+/// unmount flushes anything and no work directory is used), everything else gets `ro`. Id mappings go away too: who looks
+/// in sees the owners that are stored.
 #[must_use]
 pub fn read_only(mounts: &[Mount]) -> Vec<Mount> {
     mounts
         .iter()
         .map(|one| {
             let mut one = one.clone();
+            one.options.retain(|option| !option.starts_with("uidmap=") && !option.starts_with("gidmap="));
             if one.kind == "overlay" {
                 one.options = read_only_overlay(&one.options);
             } else {

@@ -166,6 +166,8 @@ fn a_read_only_overlay_shows_its_upper_directory() {
     std::fs::write(lower.join("a"), b"x").unwrap();
     std::fs::write(upper.join("b"), b"x").unwrap();
     let options = [
+        "uidmap=0:1000:10".to_owned(),
+        "gidmap=0:1000:10".to_owned(),
         format!("workdir={}", work.display()),
         format!("upperdir={}", upper.display()),
         format!("lowerdir={}", lower.display()),
