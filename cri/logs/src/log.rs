@@ -1,0 +1,156 @@
+//! The log of one container: a file that both streams share and that kubelet rotates.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    error::{Error, Result},
+    file,
+    line::Cut,
+};
+
+/// A container's log. Clones are the same log.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: Option<PathBuf>,
+    /// Held while one batch is written or the file is changed, on a thread that may block.
+    file: Mutex<Option<File>>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    lines: AtomicU64,
+    bytes: AtomicU64,
+    splits: AtomicU64,
+    dropped_bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What became of a container's output so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Lines that were cut, written or not.
+    pub lines: u64,
+    /// Bytes of the log that were written.
+    pub bytes: u64,
+    /// Lines that exist because one was longer than the limit.
+    pub splits: u64,
+    /// Bytes of the log that the disk did not take.
+    pub dropped_bytes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+}
+
+impl Log {
+    /// Opens the log at `path`; without one, output is read and thrown away.
+    pub async fn open(path: Option<&Path>) -> Result<Self> {
+        let path = path.map(Path::to_path_buf);
+        let file = match path.clone() {
+            Some(path) => Some(opened(path, "opening").await?),
+            None => None,
+        };
+        Ok(Self(Arc::new(Inner { path, file: Mutex::new(file), counters: Counters::default() })))
+    }
+
+    /// Throws everything away.
+    pub fn discard() -> Self {
+        Self(Arc::new(Inner { path: None, file: Mutex::new(None), counters: Counters::default() }))
+    }
+
+    /// The file, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// Goes on in a new file at the same path, after kubelet renamed the old one. Lines before go to the old file,
+    /// lines after to the new one, none to neither. If the new file cannot be opened, the old one stays.
+    pub async fn reopen(&self) -> Result<()> {
+        let Some(path) = self.0.path.clone() else { return Ok(()) };
+        let new = opened(path, "reopening").await?;
+        let inner = Arc::clone(&self.0);
+        // The lock may be held by a write that waits for the disk.
+        let old = tokio::task::spawn_blocking(move || inner.lock().replace(new)).await;
+        drop(old);
+        Ok(())
+    }
+
+    /// Counts since the log was opened.
+    pub fn stats(&self) -> Stats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.0.counters;
+        Stats {
+            lines: get(&counters.lines),
+            bytes: get(&counters.bytes),
+            splits: get(&counters.splits),
+            dropped_bytes: get(&counters.dropped_bytes),
+            failures: get(&counters.failures),
+        }
+    }
+
+    /// Whether lines go anywhere.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.path.is_some()
+    }
+
+    /// Appends whole lines and gives the buffer back, empty. A disk that refuses costs the lines, not the container.
+    pub(crate) async fn write(&self, mut lines: Vec<u8>, cut: Cut) -> Vec<u8> {
+        if lines.is_empty() {
+            return lines;
+        }
+        let inner = Arc::clone(&self.0);
+        let task = tokio::task::spawn_blocking(move || {
+            inner.append(&lines, cut);
+            lines.clear();
+            lines
+        });
+        task.await.unwrap_or_default()
+    }
+}
+
+impl Inner {
+    fn append(&self, lines: &[u8], cut: Cut) {
+        let add = |counter: &AtomicU64, count: u64| counter.fetch_add(count, Ordering::Relaxed);
+        let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        add(&self.counters.lines, cut.lines);
+        add(&self.counters.splits, cut.splits);
+        let mut file = self.lock();
+        let Some(file) = file.as_mut() else { return };
+        match file::write_lines(file, lines) {
+            Ok(()) => {
+                add(&self.counters.bytes, size(lines.len()));
+            }
+            Err((kept, error)) => {
+                add(&self.counters.bytes, size(kept));
+                add(&self.counters.dropped_bytes, size(lines.len() - kept));
+                // A full disk fails every write: say it when it starts, then ever more rarely.
+                let failures = add(&self.counters.failures, 1) + 1;
+                if failures.is_power_of_two() {
+                    tracing::warn!(path = ?self.path, %error, failures, "container log lines dropped");
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<File>> {
+        // A file is usable whatever happened to the thread that wrote to it last.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn opened(path: PathBuf, doing: &'static str) -> Result<File> {
+    let at = path.clone();
+    let result = tokio::task::spawn_blocking(move || file::append(&at)).await;
+    let result = result.unwrap_or_else(|error| Err(io::Error::other(error)));
+    result.map_err(|source| Error::Log { doing, path, source })
+}
