@@ -1,0 +1,107 @@
+//! The end of a shim: asked for, or found.
+
+use std::{path::Path, time::SystemTime};
+
+use kevel_contract::task::{Deleted, Exit};
+use kevel_model::Namespace;
+use kevel_proto::{
+    containerd::events::{TaskDelete, TaskExit},
+    shim::task::{DeleteResponse, ShutdownRequest, method},
+};
+
+use super::ShimManager;
+use crate::{
+    Bundle, Role, Shim,
+    binary::{self, Invocation},
+    wire,
+};
+
+/// The exit status of a container of which nothing better is known.
+const UNKNOWN_STATUS: u32 = 255;
+
+impl ShimManager {
+    /// Lets go of a container that its shim has deleted: asks the shim to end if it serves nobody else, closes the
+    /// connection, removes the bundle. The caller holds `shim.ending`.
+    pub(crate) async fn release(&self, shim: &Shim) {
+        if !self.inner.table.is_shared(shim) {
+            let request = ShutdownRequest { id: shim.id.clone(), now: false };
+            let answer = shim.task::<_, ()>(method::SHUTDOWN, &request, Some(self.inner.timeouts.shutdown)).await;
+            if let Err(error) = answer.map_err(|error| kevel_model::Error::from(error).chain())
+                && !shim.is_closed()
+            {
+                tracing::warn!(id = shim.id, error, "a shim did not take its shutdown");
+            }
+        }
+        self.forget(shim).await;
+    }
+
+    /// Closes the connection, removes the bundle, frees the id. The caller holds `shim.ending`.
+    pub(crate) async fn forget(&self, shim: &Shim) {
+        shim.close();
+        self.remove_bundle(&shim.bundle).await;
+        self.inner.table.remove(shim);
+        shim.gone.cancel();
+    }
+
+    /// Cleans up after a shim that died, once: its binary removes what is left, and the events that the shim can no
+    /// longer send are sent in its name.
+    pub(super) async fn lost(&self, shim: &Shim) {
+        let _ending = shim.ending.lock().await;
+        if shim.gone.is_cancelled() {
+            return;
+        }
+        tracing::warn!(id = shim.id, namespace = %shim.namespace, pid = shim.pid(), "a shim died; cleaning up");
+        let response = self.run_delete(&shim.binary, &shim.namespace, &shim.id, &shim.bundle).await;
+        self.bury(shim.role, &shim.namespace, &shim.id, response).await;
+        self.forget(shim).await;
+    }
+
+    /// Runs the binary's `delete`; `None` when it fails.
+    pub(super) async fn run_delete(
+        &self,
+        binary: &Path,
+        namespace: &Namespace,
+        id: &str,
+        bundle: &Bundle,
+    ) -> Option<DeleteResponse> {
+        if binary.as_os_str().is_empty() {
+            return None;
+        }
+        let limit = self.inner.timeouts.cleanup;
+        let run = Invocation { daemon: &self.inner.daemon, binary, namespace, id, bundle: &bundle.path, limit };
+        match binary::delete(&run).await {
+            Ok(response) => Some(response),
+            Err(error) => {
+                let error = kevel_model::Error::from(error).chain();
+                tracing::warn!(id, %namespace, error, "the delete of a shim failed");
+                None
+            }
+        }
+    }
+
+    /// Remembers the end of a container, and publishes it, unless it was deleted before.
+    pub(super) async fn bury(&self, role: Role, namespace: &Namespace, id: &str, response: Option<DeleteResponse>) {
+        let key = (namespace.clone(), id.to_owned());
+        if self.exits().get(&key).is_some() {
+            return;
+        }
+        let response = response.unwrap_or(DeleteResponse { pid: 0, exit_status: UNKNOWN_STATUS, exited_at: None });
+        let deleted = deleted(id, response);
+        self.exits().put(key, deleted.clone());
+        if role == Role::Sandbox {
+            return; // sandboxes' events are made from what their controller answers
+        }
+        let exited_at = Some(wire::timestamp(deleted.exit.at));
+        let (container_id, pid, exit_status) = (id.to_owned(), deleted.pid, deleted.exit.status);
+        let exit = TaskExit { container_id, id: id.to_owned(), pid, exit_status, exited_at };
+        self.publish(namespace, "/tasks/exit", exit).await;
+        let delete = TaskDelete { container_id: id.to_owned(), pid, exit_status, exited_at, id: String::new() };
+        self.publish(namespace, "/tasks/delete", delete).await;
+    }
+}
+
+/// What a shim says of a deleted process, in our words.
+pub(crate) fn deleted(id: &str, response: DeleteResponse) -> Deleted {
+    let at = wire::time(response.exited_at).unwrap_or_else(SystemTime::now);
+    Deleted { id: id.to_owned(), pid: response.pid, exit: Exit { status: response.exit_status, at } }
+}

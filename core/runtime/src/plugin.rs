@@ -1,0 +1,216 @@
+//! The plugins of this crate: the shim manager, the task runtime, the task service, the sandbox controller `shim`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kevel_contract::{
+    Scope,
+    call::Target,
+    event::Events,
+    metadata::Metadata,
+    sandbox::{SandboxController, SandboxControllers},
+    task::{TaskService, Tasks},
+};
+use kevel_plugin::{InitContext, InitError, Kind, One, deps};
+use serde::{Deserialize, Serialize};
+
+use crate::{Daemon, Dirs, Role, RuntimeOf, ShimController, ShimManager, TaskManager, Timeouts};
+
+/// Property: the address of the daemon's gRPC socket.
+pub const GRPC_ADDRESS: &str = "io.containerd.plugin.grpc.address";
+/// Property: the address of the daemon's ttrpc socket, on which shims report events.
+pub const TTRPC_ADDRESS: &str = "io.containerd.plugin.ttrpc.address";
+/// Property: the path of the daemon's binary, for shims that publish events by running it.
+pub const BINARY: &str = "io.kevel.plugin.binary";
+/// Property: where shim binaries are looked for, as in the variable `PATH`.
+pub const SEARCH_PATH: &str = "io.kevel.plugin.search-path";
+/// Property: `true` when shims shall log what helps to debug.
+pub const DEBUG: &str = "io.kevel.plugin.debug";
+
+/// Where binaries are looked for when nobody says.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Shim managers: `io.containerd.shim.v1.manager`.
+pub enum Shims {}
+
+impl Kind for Shims {
+    const TYPE: &'static str = "io.containerd.shim.v1";
+    type Handle = ShimManager;
+}
+
+/// The runtime for tasks: `io.containerd.runtime.v2.task`.
+pub enum Runtimes {}
+
+impl Kind for Runtimes {
+    const TYPE: &'static str = "io.containerd.runtime.v2";
+    type Handle = TaskManager;
+}
+
+/// `io.containerd.shim.v1.manager`.
+pub struct Manager;
+
+/// The table of [`Manager`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManagerConfig {
+    /// Variables for shims, as `NAME=value`.
+    pub env: Vec<String>,
+    /// Where shims make their sockets; empty for their own default.
+    pub socket_dir: String,
+}
+
+deps! {
+    /// What the shim manager needs.
+    pub struct ManagerDeps {
+        /// Where the events of dead shims go.
+        events: One<Events>,
+    }
+}
+
+impl kevel_plugin::Plugin for Manager {
+    type Kind = Shims;
+    const ID: &'static str = "manager";
+    type Config = ManagerConfig;
+    type Deps = ManagerDeps;
+
+    async fn init(cx: InitContext, config: ManagerConfig, deps: ManagerDeps) -> Result<ShimManager, InitError> {
+        let daemon = daemon(&cx, config)?;
+        Ok(ShimManager::new(daemon, Timeouts::default(), deps.events.0))
+    }
+}
+
+fn daemon(cx: &InitContext, config: ManagerConfig) -> Result<Daemon, InitError> {
+    let bad = |message: String| InitError::Config { uri: cx.uri.clone(), message };
+    let mut env = Vec::with_capacity(config.env.len());
+    for pair in config.env {
+        match pair.split_once('=') {
+            Some((name, value)) if !name.is_empty() => env.push((name.to_owned(), value.to_owned())),
+            _ => return Err(bad(format!("env: {pair:?} is not NAME=value"))),
+        }
+    }
+    let socket_dir = Some(PathBuf::from(config.socket_dir)).filter(|dir| !dir.as_os_str().is_empty());
+    if let Some(dir) = socket_dir.as_ref().filter(|dir| !dir.is_absolute()) {
+        return Err(bad(format!("socket_dir: {dir:?} is not an absolute path")));
+    }
+    let property = |name| cx.property(name).unwrap_or_default().to_owned();
+    let binary = match cx.property(BINARY) {
+        Some(binary) => binary.into(),
+        None => std::env::current_exe().map_err(InitError::failed)?,
+    };
+    // A PATH in the plugin's own table is meant for looking up runtimes, too.
+    let own_path = env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
+    let search_path = own_path.or_else(|| cx.property(SEARCH_PATH)).unwrap_or(DEFAULT_PATH);
+    Ok(Daemon {
+        grpc_address: property(GRPC_ADDRESS),
+        ttrpc_address: property(TTRPC_ADDRESS),
+        binary,
+        search_path: search_path.split(':').map(PathBuf::from).collect(),
+        env,
+        socket_dir,
+        debug: cx.property(DEBUG) == Some("true"),
+    })
+}
+
+/// `io.containerd.runtime.v2.task`: takes up the shims of the daemon before, and holds the task bundles.
+pub struct TaskRuntime;
+
+deps! {
+    /// What the task runtime needs.
+    pub struct RuntimeDeps {
+        /// The shims.
+        shims: One<Shims>,
+        /// The records of containers.
+        metadata: One<Metadata>,
+    }
+}
+
+impl kevel_plugin::Plugin for TaskRuntime {
+    type Kind = Runtimes;
+    const ID: &'static str = "task";
+    type Config = RuntimeConfig;
+    type Deps = RuntimeDeps;
+
+    async fn init(cx: InitContext, _: RuntimeConfig, deps: RuntimeDeps) -> Result<TaskManager, InitError> {
+        cx.platform(kevel_model::Platform::host().to_string());
+        cx.export("log-uri-schemes", "fifo,binary,binary-v2,file");
+        let dirs = Dirs { state: cx.state.clone(), root: cx.root.clone() };
+        let containers = deps.metadata.0.containers;
+        let records = containers.clone();
+        let runtime_of: RuntimeOf = Arc::new(move |namespace, id| {
+            let records = records.clone();
+            Box::pin(async move {
+                let container = records.get(&Scope::new(namespace), &id).await.ok()?;
+                Some(container.runtime.name)
+            })
+        });
+        deps.shims.recover(dirs.clone(), Role::Task, runtime_of).await.map_err(failed)?;
+        Ok(TaskManager::new(deps.shims.0, dirs, containers))
+    }
+}
+
+/// The table of [`TaskRuntime`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuntimeConfig {
+    /// Platforms that shims serve; of containerd's configuration, and told by the host here.
+    pub platforms: Vec<String>,
+}
+
+/// `io.containerd.service.v1.tasks-service`.
+pub struct Service;
+
+deps! {
+    /// What the task service needs.
+    pub struct ServiceDeps {
+        /// What does the work.
+        runtime: One<Runtimes>,
+    }
+}
+
+impl kevel_plugin::Plugin for Service {
+    type Kind = TaskService;
+    const ID: &'static str = "tasks-service";
+    type Config = ();
+    type Deps = ServiceDeps;
+
+    async fn init(_: InitContext, (): (), deps: ServiceDeps) -> Result<Tasks, InitError> {
+        Ok(Tasks::new(Target::local("tasks"), deps.runtime.0))
+    }
+}
+
+/// `io.containerd.sandbox.controller.v1.shim`.
+pub struct Controller;
+
+deps! {
+    /// What the sandbox controller needs.
+    pub struct ControllerDeps {
+        /// The shims.
+        shims: One<Shims>,
+        /// The records of sandboxes.
+        metadata: One<Metadata>,
+    }
+}
+
+impl kevel_plugin::Plugin for Controller {
+    type Kind = SandboxControllers;
+    const ID: &'static str = "shim";
+    type Config = ();
+    type Deps = ControllerDeps;
+
+    async fn init(cx: InitContext, (): (), deps: ControllerDeps) -> Result<SandboxController, InitError> {
+        let dirs = Dirs { state: cx.state.clone(), root: cx.root.clone() };
+        let sandboxes = deps.metadata.0.sandboxes;
+        let runtime_of: RuntimeOf = Arc::new(move |namespace, id| {
+            let sandboxes = sandboxes.clone();
+            Box::pin(async move {
+                let sandbox = sandboxes.get(&Scope::new(namespace), &id).await.ok()?;
+                Some(sandbox.runtime.name)
+            })
+        });
+        deps.shims.recover(dirs.clone(), Role::Sandbox, runtime_of).await.map_err(failed)?;
+        Ok(SandboxController::new(Target::local("sandbox controller shim"), ShimController::new(deps.shims.0, dirs)))
+    }
+}
+
+fn failed(error: crate::Error) -> InitError {
+    InitError::failed(kevel_model::Error::from(error))
+}

@@ -1,0 +1,212 @@
+//! One connected shim, on behalf of one container or sandbox: calls with deadlines, and the moment it is gone.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use kevel_model::Namespace;
+use kevel_proto::shim::{
+    sandbox,
+    task::{self, ConnectRequest, ConnectResponse, method},
+};
+use kevel_ttrpc::{CallOptions, Client, Code};
+use prost::Message;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{Address, Bootstrap, Bundle, Error, Protocol, Result};
+
+/// The key of the metadata that names the namespace of a call.
+const NAMESPACE: &str = "containerd-namespace-ttrpc";
+
+/// What a shim is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It runs a container.
+    Task,
+    /// It runs a sandbox, by the sandbox service.
+    Sandbox,
+}
+
+impl Role {
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Sandbox => "sandbox",
+        }
+    }
+}
+
+/// A shim's connection for one container or sandbox. Several may lead to one shim process.
+#[derive(Debug)]
+pub struct Shim {
+    /// The namespace of the container.
+    pub namespace: Namespace,
+    /// The container's or sandbox's id.
+    pub id: String,
+    /// What it is there for.
+    pub role: Role,
+    /// Its bundle.
+    pub bundle: Bundle,
+    /// How it is reached.
+    pub bootstrap: Bootstrap,
+    /// The shim's binary.
+    pub binary: PathBuf,
+    client: Connection,
+    /// Speaks version 2 although it announced 3.
+    downgraded: AtomicBool,
+    pid: AtomicU32,
+    /// Held while the container is deleted or cleaned up, so that one of the two happens, once.
+    pub(crate) ending: tokio::sync::Mutex<()>,
+    /// Cancelled when the container is deleted or cleaned up.
+    pub(crate) gone: CancellationToken,
+    log: Mutex<Option<DropGuard>>,
+}
+
+struct Connection(Client);
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_closed() { "closed" } else { "open" })
+    }
+}
+
+/// What [`Shim::connect`] starts from.
+pub(crate) struct Parts {
+    pub(crate) namespace: Namespace,
+    pub(crate) id: String,
+    pub(crate) role: Role,
+    pub(crate) bundle: Bundle,
+    pub(crate) bootstrap: Bootstrap,
+    pub(crate) binary: PathBuf,
+    pub(crate) log: Option<DropGuard>,
+}
+
+impl Shim {
+    /// Connects and asks who answers. A shim that knows only version 2 of the task API, although a newer daemon noted
+    /// version 3 for it, is spoken to in version 2.
+    pub(crate) async fn connect(parts: Parts, limit: Duration) -> Result<Self> {
+        let Parts { namespace, id, role, bundle, bootstrap, binary, log } = parts;
+        if bootstrap.protocol == Protocol::Grpc {
+            let what = "the gRPC form of the shim protocol is not offered; this shim has to offer ttrpc".to_owned();
+            return Err(Error::Unsupported { address: bootstrap.address, what });
+        }
+        let client = Connection(bootstrap.address.parse::<Address>()?.connect(limit).await?);
+        let shim = Self {
+            namespace,
+            id,
+            role,
+            bundle,
+            bootstrap,
+            binary,
+            client,
+            downgraded: AtomicBool::new(false),
+            pid: AtomicU32::new(0),
+            ending: tokio::sync::Mutex::new(()),
+            gone: CancellationToken::new(),
+            log: Mutex::new(log),
+        };
+        shim.introduce(limit).await?;
+        Ok(shim)
+    }
+
+    async fn introduce(&self, limit: Duration) -> Result<()> {
+        let request = ConnectRequest { id: self.id.clone() };
+        let mut answer = self.task::<_, ConnectResponse>(method::CONNECT, &request, Some(limit)).await;
+        if self.version() == 3 && answer.as_ref().is_err_and(|error| is(error, Code::Unimplemented)) {
+            self.downgraded.store(true, Ordering::Relaxed);
+            answer = self.task(method::CONNECT, &request, Some(limit)).await;
+            if answer.as_ref().is_err_and(|error| is(error, Code::Unimplemented)) {
+                self.downgraded.store(false, Ordering::Relaxed); // no task service at all: a shim for sandboxes only
+            }
+        }
+        match answer {
+            Ok(answer) => self.pid.store(answer.shim_pid, Ordering::Relaxed),
+            // It answered; not every shim knows the container before it is created.
+            Err(Error::Call { source: kevel_ttrpc::Error::Status(status), .. })
+                if status.code != Code::DeadlineExceeded => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The version of the task API that is spoken.
+    pub fn version(&self) -> u32 {
+        if self.downgraded.load(Ordering::Relaxed) { 2 } else { self.bootstrap.version }
+    }
+
+    /// The process id of the shim, when it told.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    /// Calls the task service. `limit` is `None` for Wait alone.
+    pub(crate) async fn task<Req, Resp>(
+        &self,
+        method: &'static str,
+        request: &Req,
+        limit: Option<Duration>,
+    ) -> Result<Resp>
+    where
+        Req: Message,
+        Resp: Message + Default,
+    {
+        let service = if self.version() == 2 { task::SERVICE_V2 } else { task::SERVICE_V3 };
+        self.call(service, method, request, limit).await
+    }
+
+    /// Calls the sandbox service.
+    pub(crate) async fn sandbox<Req, Resp>(
+        &self,
+        method: &'static str,
+        request: &Req,
+        limit: Option<Duration>,
+    ) -> Result<Resp>
+    where
+        Req: Message,
+        Resp: Message + Default,
+    {
+        self.call(sandbox::SERVICE, method, request, limit).await
+    }
+
+    async fn call<Req, Resp>(
+        &self,
+        service: &str,
+        method: &'static str,
+        request: &Req,
+        limit: Option<Duration>,
+    ) -> Result<Resp>
+    where
+        Req: Message,
+        Resp: Message + Default,
+    {
+        let options = CallOptions { timeout: limit, ..CallOptions::default() }.with(NAMESPACE, self.namespace.as_str());
+        let answer = self.client.0.call(service, method, request, options).await;
+        answer.map_err(|source| Error::Call { method, id: self.id.clone(), source })
+    }
+
+    /// Waits until the connection is lost.
+    pub(crate) async fn closed(&self) {
+        self.client.0.closed().await;
+    }
+
+    /// Whether the connection is lost.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.0.is_closed()
+    }
+
+    /// Ends the connection and the copying of the log.
+    pub(crate) fn close(&self) {
+        self.client.0.close();
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Whether a call was answered with `code`.
+pub(crate) fn is(error: &Error, code: Code) -> bool {
+    matches!(error, Error::Call { source, .. } if source.code() == code)
+}

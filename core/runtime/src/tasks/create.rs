@@ -1,0 +1,77 @@
+//! Create: a bundle and a shim from the container's record, then the task in the shim.
+
+use kevel_contract::{Scope, container::Container, task::Create};
+use kevel_model::{Context as _, Error, Result};
+use kevel_proto::shim::task::{CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, method};
+
+use super::TaskManager;
+use crate::{
+    Role, Shim,
+    manager::{Join, Launch},
+    wire,
+};
+
+impl TaskManager {
+    pub(super) async fn create_task(&self, scope: &Scope, create: Create) -> Result<u32> {
+        if create.checkpoint.is_some() {
+            let message =
+                "checkpoint: restoring from the content store is not offered; name a directory in the options";
+            return Err(Error::unimplemented(message));
+        }
+        let container = self.containers.get(scope, &create.container_id).await?;
+        let shim = self.shims.start(launch(self, scope, &container, &create)).await;
+        let shim = shim.context(|| format!("starting the shim of task {}", container.id))?;
+        let request = CreateTaskRequest {
+            id: container.id.clone(),
+            bundle: shim.bundle.path.display().to_string(),
+            rootfs: create.rootfs.into_iter().map(wire::mount).collect(),
+            terminal: create.stdio.terminal,
+            stdin: create.stdio.stdin,
+            stdout: create.stdio.stdout,
+            stderr: create.stdio.stderr,
+            checkpoint: String::new(),
+            parent_checkpoint: String::new(),
+            options: create.options.or(container.runtime.options).map(wire::any),
+        };
+        let limit = self.shims.timeouts().work;
+        match self.shims.call::<_, CreateTaskResponse>(&shim, method::CREATE, &request, Some(limit)).await {
+            Ok(response) => Ok(response.pid),
+            Err(error) => {
+                self.undo(&shim).await;
+                Err(error).context(|| format!("creating task {}", container.id))
+            }
+        }
+    }
+
+    /// Removes a task that was not, or not quite, created. A shim that died meanwhile is cleaned up by its watch.
+    async fn undo(&self, shim: &Shim) {
+        let _ending = shim.ending.lock().await;
+        if shim.gone.is_cancelled() || shim.is_closed() {
+            return;
+        }
+        let request = DeleteRequest { id: shim.id.clone(), exec_id: String::new() };
+        let limit = self.shims.timeouts().cleanup;
+        let _ = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(limit)).await; // it may not exist
+        self.shims.release(shim).await;
+    }
+}
+
+fn launch(tasks: &TaskManager, scope: &Scope, container: &Container, create: &Create) -> Launch {
+    let join = match (create.address.as_str(), container.sandbox.as_str()) {
+        ("", "") => Join::Alone,
+        ("", sandbox) if sandbox == container.id => Join::Alone,
+        ("", sandbox) => Join::Sandbox(sandbox.to_owned()),
+        (address, sandbox) => Join::at(address, create.version, sandbox.to_owned()),
+    };
+    Launch {
+        namespace: scope.namespace.clone(),
+        id: container.id.clone(),
+        role: Role::Task,
+        dirs: tasks.dirs.clone(),
+        spec: container.spec.as_ref().map(|spec| spec.value.clone()),
+        options: container.runtime.options.clone(),
+        runtime: container.runtime.name.clone(),
+        runtime_path: create.runtime_path.clone(),
+        join,
+    }
+}

@@ -1,0 +1,57 @@
+//! Delete: the task in its shim, then the shim, then the bundle. Doing it again answers the same.
+
+use kevel_contract::{Scope, task::Deleted};
+use kevel_proto::shim::task::{DeleteRequest, DeleteResponse, method};
+use kevel_ttrpc::Code;
+
+use super::TaskManager;
+use crate::{Error, Result, manager::deleted, shim::is};
+
+impl TaskManager {
+    pub(super) async fn delete_task(&self, scope: &Scope, id: &str) -> Result<Deleted> {
+        let before = || self.shims.exit(&scope.namespace, id);
+        let shim = match self.shim(scope, id).await {
+            Ok(shim) => shim,
+            Err(error) => return before().ok_or(error),
+        };
+        let ending = shim.ending.lock().await;
+        if shim.gone.is_cancelled() {
+            return before().ok_or_else(|| Error::Gone { id: id.to_owned() });
+        }
+        let request = DeleteRequest { id: id.to_owned(), exec_id: String::new() };
+        let limit = self.shims.timeouts().work;
+        let answer = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(limit)).await;
+        match answer {
+            Ok(response) => {
+                let deleted = deleted(id, response);
+                self.shims.remember(&shim, deleted.clone());
+                self.shims.release(&shim).await;
+                Ok(deleted)
+            }
+            // It was deleted before, by somebody whose answer was lost.
+            Err(error) if is(&error, Code::NotFound) => {
+                self.shims.release(&shim).await;
+                before().ok_or(error)
+            }
+            Err(error) if error.is_closed() => {
+                drop(ending);
+                // Its watch cleans up: one run of a binary, one directory.
+                let limit = self.shims.timeouts().cleanup * 2;
+                let _ = tokio::time::timeout(limit, shim.gone.cancelled()).await;
+                before().ok_or_else(|| Error::Gone { id: id.to_owned() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn delete_exec(&self, scope: &Scope, id: &str, exec_id: &str) -> Result<Deleted> {
+        if exec_id.is_empty() {
+            return Err(Error::Invalid("exec_id: must name a process; delete the task to remove its first one".into()));
+        }
+        let shim = self.shim(scope, id).await?;
+        let request = DeleteRequest { id: id.to_owned(), exec_id: exec_id.to_owned() };
+        let limit = self.shims.timeouts().work;
+        let response: DeleteResponse = self.shims.call(&shim, method::DELETE, &request, Some(limit)).await?;
+        Ok(deleted(exec_id, response))
+    }
+}

@@ -1,0 +1,146 @@
+//! The calls that go to one process of one task, and nothing else: a message there, a message back.
+
+use kevel_contract::{
+    Scope,
+    task::{Exec, Exit, Kill, Pid, Process, Update},
+};
+use kevel_model::{Any, Descriptor, check_identifier};
+use kevel_proto::{
+    any,
+    containerd::runc::v1::CheckpointOptions,
+    shim::task::{
+        CheckpointTaskRequest, CloseIoRequest, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
+        PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest, StartResponse, StateRequest, StateResponse,
+        UpdateTaskRequest, WaitRequest, WaitResponse, method,
+    },
+};
+use prost::Message;
+
+use super::TaskManager;
+use crate::{Error, Result, wire};
+
+impl TaskManager {
+    /// A call that is answered by nothing.
+    async fn tell<Req: Message>(&self, scope: &Scope, id: &str, method: &'static str, request: &Req) -> Result<()> {
+        let shim = self.shim(scope, id).await?;
+        self.shims.call::<_, ()>(&shim, method, request, Some(self.shims.timeouts().quick)).await
+    }
+
+    pub(super) async fn start_process(&self, scope: &Scope, id: &str, exec_id: &str) -> Result<u32> {
+        let shim = self.shim(scope, id).await?;
+        let request = StartRequest { id: id.into(), exec_id: exec_id.into() };
+        let limit = self.shims.timeouts().work;
+        let response: StartResponse = self.shims.call(&shim, method::START, &request, Some(limit)).await?;
+        Ok(response.pid)
+    }
+
+    pub(super) async fn state(&self, scope: &Scope, id: &str, exec_id: &str) -> Result<Process> {
+        let shim = self.shim(scope, id).await?;
+        let request = StateRequest { id: id.into(), exec_id: exec_id.into() };
+        let limit = self.shims.timeouts().state;
+        let state: StateResponse = self.shims.call(&shim, method::STATE, &request, Some(limit)).await?;
+        Ok(wire::process(id, state))
+    }
+
+    pub(super) async fn kill_process(&self, scope: &Scope, kill: Kill) -> Result<()> {
+        let Kill { container_id, exec_id, signal, all } = kill;
+        let request = KillRequest { id: container_id.clone(), exec_id, signal, all };
+        self.tell(scope, &container_id, method::KILL, &request).await
+    }
+
+    pub(super) async fn add_exec(&self, scope: &Scope, exec: Exec) -> Result<()> {
+        check_identifier(&exec.exec_id).map_err(|error| Error::Invalid(format!("exec_id: {error}")))?;
+        let request = ExecProcessRequest {
+            id: exec.container_id.clone(),
+            exec_id: exec.exec_id,
+            terminal: exec.stdio.terminal,
+            stdin: exec.stdio.stdin,
+            stdout: exec.stdio.stdout,
+            stderr: exec.stdio.stderr,
+            spec: exec.spec.map(wire::any),
+        };
+        self.tell(scope, &exec.container_id, method::EXEC, &request).await
+    }
+
+    pub(super) async fn resize_terminal(
+        &self,
+        scope: &Scope,
+        (id, exec_id): (&str, &str),
+        width: u32,
+        height: u32,
+    ) -> Result<()> {
+        let request = ResizePtyRequest { id: id.into(), exec_id: exec_id.into(), width, height };
+        self.tell(scope, id, method::RESIZE_PTY, &request).await
+    }
+
+    pub(super) async fn close_stdin(&self, scope: &Scope, id: &str, exec_id: &str) -> Result<()> {
+        let request = CloseIoRequest { id: id.into(), exec_id: exec_id.into(), stdin: true };
+        self.tell(scope, id, method::CLOSE_IO, &request).await
+    }
+
+    pub(super) async fn pause_task(&self, scope: &Scope, id: &str) -> Result<()> {
+        self.tell(scope, id, method::PAUSE, &PauseRequest { id: id.into() }).await
+    }
+
+    pub(super) async fn resume_task(&self, scope: &Scope, id: &str) -> Result<()> {
+        self.tell(scope, id, method::RESUME, &ResumeRequest { id: id.into() }).await
+    }
+
+    pub(super) async fn task_pids(&self, scope: &Scope, id: &str) -> Result<Vec<Pid>> {
+        let shim = self.shim(scope, id).await?;
+        let limit = self.shims.timeouts().quick;
+        let request = PidsRequest { id: id.into() };
+        let response: PidsResponse = self.shims.call(&shim, method::PIDS, &request, Some(limit)).await?;
+        let pid = |process: kevel_proto::containerd::v1::types::ProcessInfo| Pid {
+            pid: process.pid,
+            info: process.info.map(wire::from_any),
+        };
+        Ok(response.processes.into_iter().map(pid).collect())
+    }
+
+    /// Writes a checkpoint into the directory that the options name. Without one it would go to the content store, which
+    /// is not offered.
+    pub(super) async fn checkpoint_task(
+        &self,
+        scope: &Scope,
+        id: &str,
+        options: Option<Any>,
+    ) -> Result<Vec<Descriptor>> {
+        let options = options.map(wire::any);
+        let named = options.as_ref().and_then(|options| any::unpack::<CheckpointOptions>(options).ok());
+        let path = named.map(|options| options.image_path).unwrap_or_default();
+        if path.is_empty() {
+            let message =
+                "checkpoint: without image_path in the options it would go to the content store, which is not offered";
+            return Err(Error::Unimplemented(message.into()));
+        }
+        let shim = self.shim(scope, id).await?;
+        let request = CheckpointTaskRequest { id: id.into(), path, options };
+        let limit = self.shims.timeouts().checkpoint;
+        self.shims.call::<_, ()>(&shim, method::CHECKPOINT, &request, Some(limit)).await?;
+        Ok(Vec::new())
+    }
+
+    pub(super) async fn update_task(&self, scope: &Scope, update: Update) -> Result<()> {
+        let Update { container_id, resources, annotations } = update;
+        let request = UpdateTaskRequest { id: container_id.clone(), resources: resources.map(wire::any), annotations };
+        self.tell(scope, &container_id, method::UPDATE, &request).await
+    }
+
+    /// Waits, without limit. When the shim dies meanwhile, the first process has ended with it.
+    pub(super) async fn wait_process(&self, scope: &Scope, id: &str, exec_id: &str) -> Result<Exit> {
+        let shim = self.shim(scope, id).await?;
+        let request = WaitRequest { id: id.into(), exec_id: exec_id.into() };
+        match self.shims.call::<_, WaitResponse>(&shim, method::WAIT, &request, None).await {
+            Ok(response) => {
+                let at = wire::time(response.exited_at).unwrap_or_else(std::time::SystemTime::now);
+                Ok(Exit { status: response.exit_status, at })
+            }
+            Err(error @ Error::Gone { .. }) => {
+                let deleted = self.shims.exit(&scope.namespace, id).ok_or(error)?;
+                Ok(deleted.exit)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
