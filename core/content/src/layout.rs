@@ -195,13 +195,15 @@ fn status(dir: &Path) -> Result<Option<Status>> {
     let started_at = small_file(&dir.join(STARTED))?.and_then(|text| time::parse(&text));
     let updated_at = small_file(&dir.join(UPDATED))?.and_then(|text| time::parse(&text));
     let modified = modified(&metadata); // newer than the file says while data is being written
+    let started_at = started_at.unwrap_or(modified);
     Ok(Some(Status {
         reference,
         offset: metadata.len(),
         total,
         expected: None,
-        started_at: started_at.unwrap_or(modified),
-        updated_at: updated_at.map_or(modified, |time| time.max(modified)),
+        started_at,
+        // A file's time comes from a coarser clock, and may lie before the start.
+        updated_at: updated_at.unwrap_or(modified).max(modified).max(started_at),
     }))
 }
 

@@ -37,6 +37,17 @@ impl Directory {
         Ok(self.entries()?.is_empty())
     }
 
+    /// The highest number of a directory, one put aside included; 0 for none. A new snapshot must not get the number of
+    /// a leftover: it would be deleted with it.
+    pub(crate) fn highest(&self) -> Result<u64> {
+        let numbers = self.entries()?.into_iter().filter_map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str()?;
+            name.strip_prefix(REMOVED).unwrap_or(name).parse::<u64>().ok()
+        });
+        Ok(numbers.max().unwrap_or(0))
+    }
+
     fn entries(&self) -> Result<Vec<fs::DirEntry>> {
         fs::read_dir(&self.0)
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)

@@ -73,19 +73,19 @@ fn encode(error: Error) -> kevel_model::Error {
 }
 
 impl State {
-    /// Opens the database. Blocks.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens the database. New snapshots get numbers above `used` and all that were ever recorded. Blocks.
+    pub(crate) fn open(path: &Path, used: u64) -> Result<Self> {
         let database = Database::open(path, &SCHEMA)?;
-        let (mut rows, mut last) = (Rows::new(), 0);
+        let (mut rows, mut recorded) = (Rows::new(), 0);
         database.read(|snapshot| {
-            last = snapshot.get(NUMBERS, "")?.unwrap_or_default().value;
+            recorded = snapshot.get(NUMBERS, "")?.unwrap_or_default().value;
             snapshot.each(SNAPSHOTS, |key, row| {
                 let key = String::from_utf8_lossy(key).into_owned();
                 rows.insert(key, Arc::new(row));
                 Ok(())
             })
         })?;
-        last = rows.values().map(|row| row.number).max().unwrap_or(0).max(last);
+        let last = recorded.max(used);
         let index = Arc::new(Mutex::new(Index { rows, pending: BTreeSet::new() }));
         Ok(Self { database, index, last: Arc::new(last.into()) })
     }

@@ -151,7 +151,8 @@ fn open_files(root: &Path) -> Result<(Directory, State)> {
     if !path.exists() && !directory.is_empty()? {
         return Err(Error::Foreign(root.display().to_string()).into());
     }
-    Ok((directory, State::open(&path)?))
+    let used = directory.highest()?;
+    Ok((directory, State::open(&path, used)?))
 }
 
 fn check_name(field: &'static str, name: &str) -> error::Result<()> {

@@ -87,14 +87,15 @@ async fn leftovers_of_a_crash_are_deleted() {
         fs::create_dir_all(dir.path().join("snapshots").join(leftover)).unwrap();
     }
     let snapshots = reopen(dir.path(), "now").await;
-    snapshots.cleanup(&scope()).await.unwrap();
-    assert_eq!(directories(dir.path()), ["1"]);
     layer(&snapshots, "two", "one").await;
-    assert_eq!(directories(dir.path()), ["1", "2"]);
+    snapshots.cleanup(&scope()).await.unwrap();
+    assert_eq!(directories(dir.path()), ["1", "8"], "the number of a leftover is not used again");
     snapshots.remove(&scope(), "two").await.unwrap();
     assert_eq!(directories(dir.path()), ["1"]);
+    drop(snapshots);
+    let snapshots = reopen(dir.path(), "now").await;
     layer(&snapshots, "two", "one").await;
-    assert_eq!(directories(dir.path()), ["1", "3"], "numbers are not used twice");
+    assert_eq!(directories(dir.path()), ["1", "9"], "nor that of a removed snapshot");
 }
 
 #[tokio::test]
