@@ -1,4 +1,5 @@
 //! Streams from a pipe to a log and to clients, with the pipes, files and disks of the machine.
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::{
     fs,
