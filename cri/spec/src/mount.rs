@@ -131,7 +131,8 @@ fn override_base(spec: &mut Spec, given: &[(String, Mount)]) -> Result<()> {
     let dev = places.iter().any(|place| place == "/dev");
     spec.list("mounts")?.retain(|mount| {
         let place = clean(mount["destination"].as_str().unwrap_or_default());
-        !places.contains(&place) && !(dev && place.starts_with("/dev/"))
+        let below = dev && place.starts_with("/dev/");
+        !below && !places.contains(&place)
     });
     Ok(())
 }

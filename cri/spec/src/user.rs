@@ -14,10 +14,8 @@ use crate::{
 /// in the image's files: the name of the request, else its id, else the image's word. Empty means root.
 pub fn user_string(username: &str, uid: Option<i64>, gid: Option<i64>, image: &str) -> Result<String> {
     let mut user = username.to_owned();
-    if user.is_empty() {
-        if let Some(uid) = uid {
-            user = id("run_as_user", uid)?.to_string();
-        }
+    if let (true, Some(uid)) = (user.is_empty(), uid) {
+        user = id("run_as_user", uid)?.to_string();
     }
     if user.contains(':') {
         return invalid("run_as_username", format!("{user:?} has a colon in it"));
