@@ -1,6 +1,7 @@
 //! Specs in the hands of a real runc: a pause-like sandbox and containers that join it and say what they see.
 //! Skipped with a word where there is no runc, no static busybox or no root.
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![expect(clippy::print_stdout, reason = "a skipped test says why")]
 
 mod fixture;
 
