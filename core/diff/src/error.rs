@@ -71,6 +71,12 @@ pub enum Flaw {
     /// The root must stay a directory.
     #[error("the root of a layer must be a directory")]
     Root,
+    /// A file of a tree that would mean something else in a layer.
+    #[error("the name is reserved for whiteouts")]
+    Reserved,
+    /// A directory of changes that can't be read without the layers below.
+    #[error("overlayfs keeps what belongs here elsewhere")]
+    Redirected,
     /// A hard link to its own name.
     #[error("the hard link leads to itself")]
     SelfLink,

@@ -1,13 +1,15 @@
 //! Layers: applying them to a directory, and making them from two directories.
 //!
-//! [`apply`] is the hardened tar applier, [`layer`] puts decompression and hashing in front of it, `create` is the
-//! way back, [`tar`] is the format. `walking` offers all of it as the differ plugin `io.containerd.differ.v1.walking`.
+//! [`apply`] is the hardened tar applier, [`layer`] puts decompression and hashing in front of it, [`create`] is the
+//! way back, [`tar`] is the format. [`walking`] offers all of it as the differ plugin `io.containerd.differ.v1.walking`.
 //! Fetching and storing layers is not done here, and neither is choosing what to mount.
 
 pub mod apply;
+pub mod create;
 mod error;
 pub mod layer;
 pub mod tar;
+pub mod walking;
 mod xattr;
 
 pub use apply::{Applied, Form, Options, apply};

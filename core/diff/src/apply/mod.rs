@@ -5,7 +5,7 @@
 //! that was not made a moment before. Errors name the entry; what was applied before it stays, because only the caller
 //! knows whether the root is worth keeping.
 
-mod dirs;
+pub(crate) mod dirs;
 mod name;
 mod node;
 mod remove;
@@ -32,7 +32,9 @@ use crate::{
 };
 use dirs::{Dir, Dirs, Missing};
 use name::{Name, Special};
-pub(crate) use node::steers_overlay;
+pub(crate) use name::{OPAQUE as WHITEOUT_OPAQUE, WHITEOUT};
+pub(crate) use node::{proc_path, steers_overlay};
+pub(crate) use whiteout::is_opaque;
 
 /// How a layer says that a file of the layers below is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use crate::error::Flaw;
 
 /// In front of the name of a file that the layer removes (OCI image specification, layer.md, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// In front of what AUFS keeps for itself.
 const METADATA: &[u8] = b".wh..wh.";
 /// The name that hides everything the layers below have in its directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// A path beneath the root: no empty component, no `.` and no `..`.
 #[derive(Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::{Applier, Form, Place, dirs, dirs::Dir, failed};
 use crate::{Error, tar::Entry};
 
 /// The attribute of a directory that hides what the layers below have in it.
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+const OPAQUE: &str = "trusted.overlay.opaque";
 
 impl<R: BufRead> Applier<'_, R> {
     /// Hides everything that the layers below have in `dir`.
@@ -60,6 +60,16 @@ impl<R: BufRead> Applier<'_, R> {
 pub(crate) fn is_one(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
+}
+
+/// Whether a directory hides what the layers below have in it.
+pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut value = [0; 8];
+    match rustix::fs::fgetxattr(dir, OPAQUE, &mut value) {
+        Ok(length) => Ok(&value[..length] == b"y"),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes a directory hide what the layers below have in it.
