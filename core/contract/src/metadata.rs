@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use kevel_model::Result;
 use kevel_plugin::Kind;
+use tokio::sync::watch;
 
 use crate::{
     container::ContainerStore, content::ContentStore, image::ImageStore, lease::LeaseManager,
@@ -38,6 +39,17 @@ pub struct Stores {
     pub namespaces: NamespaceStore,
     /// The garbage collector.
     pub garbage: GarbageCollector,
+    /// How much was changed so far; tells the scheduler of the garbage collector when there may be work.
+    pub activity: watch::Receiver<Activity>,
+}
+
+/// How much was changed since the metadata store opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Changes of any sort.
+    pub mutations: u64,
+    /// Changes that may have left garbage: removals and replaced references.
+    pub deletions: u64,
 }
 
 /// The garbage collector: `io.containerd.gc.v1`.

@@ -77,28 +77,29 @@ impl<'t> Batch<'t> {
         self.hooks.push(Box::new(hook));
     }
 
-    /// Moves the changes into the transaction; answers whether there were any, and the hooks.
-    pub(crate) fn apply(self) -> Result<(bool, Vec<Hook>), DatabaseError> {
+    /// Moves the changes into the transaction; answers whether there were any, and the hooks, which must run either way.
+    pub(crate) fn apply(self) -> (Result<bool, DatabaseError>, Vec<Hook>) {
         let changed = !self.changes.is_empty();
-        let mut open = None;
-        for ((name, key), change) in self.changes {
-            // Changes are ordered by table, so that each is opened once.
-            if open.as_ref().is_none_or(|(current, _)| *current != name) {
-                drop(open.take());
-                let table =
-                    self.transaction.open_table(definition(name)).map_err(DatabaseError::access("opening a table"))?;
-                open = Some((name, table));
-            }
-            let Some((_, table)) = &mut open else { continue };
-            match change {
-                Some(value) => drop(
-                    table
-                        .insert(key.as_slice(), value.as_slice())
-                        .map_err(DatabaseError::access("storing a record"))?,
-                ),
-                None => drop(table.remove(key.as_slice()).map_err(DatabaseError::access("removing a record"))?),
-            }
-        }
-        Ok((changed, self.hooks))
+        (store(self.transaction, self.changes).map(|()| changed), self.hooks)
     }
+}
+
+fn store(transaction: &redb::WriteTransaction, changes: Changes) -> Result<(), DatabaseError> {
+    let mut open = None;
+    for ((name, key), change) in changes {
+        // Changes are ordered by table, so that each is opened once.
+        if open.as_ref().is_none_or(|(current, _)| *current != name) {
+            drop(open.take());
+            let table = transaction.open_table(definition(name)).map_err(DatabaseError::access("opening a table"))?;
+            open = Some((name, table));
+        }
+        let Some((_, table)) = &mut open else { continue };
+        match change {
+            Some(value) => drop(
+                table.insert(key.as_slice(), value.as_slice()).map_err(DatabaseError::access("storing a record"))?,
+            ),
+            None => drop(table.remove(key.as_slice()).map_err(DatabaseError::access("removing a record"))?),
+        }
+    }
+    Ok(())
 }

@@ -55,7 +55,7 @@ impl Schema {
             None => {}
         }
         batch.put(STAMP, "", &wanted);
-        batch.apply()?;
+        batch.apply().0?;
         transaction.commit().map_err(DatabaseError::access("storing the schema"))?;
         Ok(())
     }

@@ -8,6 +8,8 @@ use crate::{
     table::{Definition, definition},
 };
 
+type Open = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// The database as of one commit.
 pub struct Snapshot(redb::ReadTransaction);
 
@@ -16,10 +18,7 @@ impl Snapshot {
         Ok(Self(file.begin_read().map_err(DatabaseError::access("starting a read"))?))
     }
 
-    fn table(
-        &self,
-        table: Definition,
-    ) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, DatabaseError> {
+    fn table(&self, table: Definition) -> Result<Option<Open>, DatabaseError> {
         match self.0.open_table(table) {
             Ok(table) => Ok(Some(table)),
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),

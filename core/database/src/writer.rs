@@ -13,8 +13,11 @@ const GROUP: usize = 512;
 /// Called with why the commit failed, or nothing when it is durable.
 type Acknowledge = Box<dyn FnOnce(Option<(Code, String)>) + Send>;
 
+/// Answers whether its changes are to be kept, and whom to tell of the commit.
+type Work = Box<dyn FnOnce(&mut Batch<'_>) -> (bool, Acknowledge) + Send>;
+
 /// A piece of work on its way to the writer.
-pub(crate) struct Job(Box<dyn FnOnce(&mut Batch<'_>) -> (bool, Acknowledge) + Send>);
+pub(crate) struct Job(Work);
 
 impl Job {
     pub(crate) fn new<T: Send + 'static>(
@@ -83,11 +86,10 @@ fn transact(
         if !keep {
             continue;
         }
-        match batch.apply() {
-            Ok((any, more)) => {
-                changed |= any;
-                hooks.extend(more);
-            }
+        let (applied, more) = batch.apply();
+        hooks.extend(more);
+        match applied {
+            Ok(any) => changed |= any,
             Err(error) => broken = broken.or(Some(error)),
         }
     }

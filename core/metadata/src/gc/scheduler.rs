@@ -1,0 +1,147 @@
+//! When garbage is collected: soon after the start, and when enough was changed. The plugin
+//! `io.containerd.gc.v1.scheduler`.
+
+use std::time::{Duration, Instant};
+
+use kevel_contract::metadata::{Activity, Garbage, GarbageCollector, Metadata};
+use kevel_plugin::{InitContext, InitError, One, Plugin, deps};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::duration;
+
+/// The largest share of time that collections may take, whatever is configured.
+const MAX_SHARE: f64 = 0.5;
+
+/// `[plugins."io.containerd.gc.v1.scheduler"]`, with containerd's keys and defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// The largest share of time that collections may take: after one there is none for its duration divided by this.
+    pub pause_threshold: f64,
+    /// Removals after which garbage is collected; 0 for never by their number.
+    pub deletion_threshold: u64,
+    /// Changes of any sort after which garbage is collected; 0 for never by their number.
+    pub mutation_threshold: u64,
+    /// From when a threshold is reached to the collection.
+    #[serde(with = "duration")]
+    pub schedule_delay: Duration,
+    /// From the start to the first collection.
+    #[serde(with = "duration")]
+    pub startup_delay: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            pause_threshold: 0.02,
+            deletion_threshold: 0,
+            mutation_threshold: 100,
+            schedule_delay: Duration::ZERO,
+            startup_delay: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Config {
+    /// Whether enough was changed between two moments.
+    fn due(&self, then: Activity, now: Activity) -> bool {
+        let reached = |threshold, count| threshold > 0 && count >= threshold;
+        reached(self.deletion_threshold, now.deletions - then.deletions)
+            || reached(self.mutation_threshold, now.mutations - then.mutations)
+    }
+
+    /// How long there is no collection after one that took so long.
+    fn rest(&self, took: Duration) -> Duration {
+        let share = self.pause_threshold.clamp(0.0, MAX_SHARE);
+        if share > 0.0 { took.mul_f64(1.0 / share) } else { Duration::ZERO }
+    }
+}
+
+deps! {
+    /// What the scheduler needs.
+    pub struct Deps {
+        /// Whose garbage it is.
+        metadata: One<Metadata>,
+    }
+}
+
+/// The plugin.
+pub struct Scheduler;
+
+impl Plugin for Scheduler {
+    type Kind = Garbage;
+    const ID: &'static str = "scheduler";
+    type Config = Config;
+    type Deps = Deps;
+
+    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<GarbageCollector, InitError> {
+        if !(0.0..=1.0).contains(&config.pause_threshold) {
+            let wrong = format!("pause_threshold must be between 0 and 1, not {}", config.pause_threshold);
+            return Err(InitError::Failed(wrong.into()));
+        }
+        cx.export("PauseThreshold", config.pause_threshold.to_string());
+        cx.export("DeletionThreshold", config.deletion_threshold.to_string());
+        cx.export("MutationThreshold", config.mutation_threshold.to_string());
+        cx.export("ScheduleDelay", duration::text(config.schedule_delay));
+        let (garbage, activity) = (deps.metadata.garbage.clone(), deps.metadata.activity.clone());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stopped, collector) = (stop.clone(), garbage.clone());
+        tasks.spawn(async move {
+            stopped.run_until_cancelled(run(config, collector, activity)).await;
+        });
+        tasks.close();
+        cx.on_close(move || async move {
+            stop.cancel();
+            tasks.wait().await;
+        });
+        Ok(garbage)
+    }
+}
+
+async fn run(config: Config, garbage: GarbageCollector, mut activity: watch::Receiver<Activity>) {
+    tokio::time::sleep(config.startup_delay).await;
+    loop {
+        let (since, started) = (*activity.borrow_and_update(), Instant::now());
+        if let Err(error) = garbage.collect().await {
+            tracing::error!(error = %error.chain(), "garbage collection failed");
+        }
+        tokio::time::sleep(config.rest(started.elapsed())).await;
+        if activity.wait_for(|now| config.due(since, *now)).await.is_err() {
+            return; // the store is gone
+        }
+        tokio::time::sleep(config.schedule_delay).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_by_changes_or_removals() {
+        let check = |thresholds: (u64, u64), mutations: u64, deletions: u64, want: bool| {
+            let config =
+                Config { deletion_threshold: thresholds.0, mutation_threshold: thresholds.1, ..Config::default() };
+            let (then, now) = (
+                Activity { mutations: 7, deletions: 3 },
+                Activity { mutations: 7 + mutations, deletions: 3 + deletions },
+            );
+            assert_eq!(config.due(then, now), want, "{thresholds:?} {mutations} {deletions}");
+        };
+        check((0, 100), 99, 99, false);
+        check((0, 100), 100, 0, true);
+        check((5, 100), 5, 5, true);
+        check((5, 0), 1000, 4, false);
+        check((0, 0), 1000, 1000, false);
+    }
+
+    #[test]
+    fn rests_in_proportion() {
+        let config = Config::default();
+        assert_eq!(config.rest(Duration::from_millis(10)), Duration::from_millis(500));
+        assert_eq!(Config { pause_threshold: 0.9, ..config.clone() }.rest(Duration::from_secs(1)).as_secs(), 2);
+        assert_eq!(Config { pause_threshold: 0.0, ..config }.rest(Duration::from_secs(1)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,129 @@
+//! The plugins `io.containerd.metadata.v1.bolt` (the id is containerd's; the file is ours) and
+//! `io.containerd.lease.v1.manager`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kevel_contract::{
+    call::Target,
+    container::ContainerStore,
+    content::{ContentStore, Contents},
+    event::{EventExchange, Events},
+    image::ImageStore,
+    lease::{LeaseManager, Leases},
+    metadata::{Garbage, GarbageCollector, Metadata, Stores},
+    namespace::NamespaceStore,
+    sandbox::SandboxStore,
+    snapshot::{Snapshotter, Snapshotters},
+};
+use kevel_database::{Database, Schema};
+use kevel_model::{Context as _, Error, Result};
+use kevel_plugin::{All, InitContext, InitError, One, deps};
+use serde::{Deserialize, Serialize};
+
+use crate::{SharingPolicy, container, content, core::Core, gc::Collector, image, lease, namespace, sandbox, snapshot};
+
+/// The file, in the plugin's root.
+const FILE: &str = "meta.redb";
+
+/// The schema of the metadata database.
+pub const SCHEMA: Schema = Schema::first("metadata");
+
+/// `[plugins."io.containerd.metadata.v1.bolt"]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Whether namespaces come to know each other's blobs by digest.
+    pub content_sharing_policy: SharingPolicy,
+}
+
+deps! {
+    /// What the stores stand on.
+    pub struct Deps {
+        /// Where the bytes of blobs are.
+        content: One<Contents>,
+        /// Where file systems are.
+        snapshotters: All<Snapshotters>,
+        /// Where changes are told.
+        events: One<Events>,
+    }
+}
+
+/// The metadata plugin.
+pub struct Plugin;
+
+impl kevel_plugin::Plugin for Plugin {
+    type Kind = Metadata;
+    const ID: &'static str = "bolt";
+    type Config = Config;
+    type Deps = Deps;
+
+    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<Stores, InitError> {
+        let path = cx.root.join(FILE);
+        cx.export("path", path.display().to_string());
+        cx.export("policy", if config.content_sharing_policy == SharingPolicy::Shared { "shared" } else { "isolated" });
+        let open = move || {
+            std::fs::create_dir_all(&cx.root)
+                .map_err(|error| Error::io(format!("making {}", cx.root.display()), error))?;
+            let database = Database::open(&path, &SCHEMA)?;
+            open(database, deps.content.0, deps.snapshotters.0, deps.events.0, config.content_sharing_policy)
+        };
+        let opened = tokio::task::spawn_blocking(open).await.map_err(|error| InitError::Failed(error.into()))?;
+        opened.context(|| "opening the metadata store").map_err(|error| InitError::Failed(error.into()))
+    }
+}
+
+/// Opens the stores over a database, which needs [`SCHEMA`]. Does blocking I/O.
+pub fn open(
+    database: Database,
+    content: ContentStore,
+    snapshotters: BTreeMap<String, Snapshotter>,
+    events: EventExchange,
+    policy: SharingPolicy,
+) -> Result<Stores> {
+    let core = Core::open(database, events)?;
+    let target = |name: &str| Target::local(name);
+    let collector = Collector::new(Arc::clone(&core), content.clone(), snapshotters.clone());
+    let garbage = GarbageCollector::new(target("garbage collector"), collector);
+    let views = snapshotters.into_iter().map(|(name, backend)| {
+        let store = snapshot::Store { core: Arc::clone(&core), name: name.clone(), backend };
+        (name.clone(), Snapshotter::new(target(&format!("snapshots {name}")), store))
+    });
+    Ok(Stores {
+        snapshotters: Arc::new(views.collect()),
+        content: ContentStore::new(
+            target("content"),
+            content::Store { core: Arc::clone(&core), backend: content, policy },
+        ),
+        images: ImageStore::new(target("images"), image::Store { core: Arc::clone(&core), garbage: garbage.clone() }),
+        containers: ContainerStore::new(target("containers"), container::Store { core: Arc::clone(&core) }),
+        sandboxes: SandboxStore::new(target("sandboxes"), sandbox::Store { core: Arc::clone(&core) }),
+        leases: LeaseManager::new(target("leases"), lease::Store { core: Arc::clone(&core), garbage: garbage.clone() }),
+        namespaces: NamespaceStore::new(target("namespaces"), namespace::Store { core: Arc::clone(&core) }),
+        activity: core.activity(),
+        garbage,
+    })
+}
+
+deps! {
+    /// What the lease manager needs. The collector is there so that deleting a lease can wait for it.
+    pub struct LeaseDeps {
+        /// Where leases are.
+        metadata: One<Metadata>,
+        /// What collects when a lease is deleted.
+        garbage: One<Garbage>,
+    }
+}
+
+/// The lease plugin.
+pub struct LeasePlugin;
+
+impl kevel_plugin::Plugin for LeasePlugin {
+    type Kind = Leases;
+    const ID: &'static str = "manager";
+    type Config = ();
+    type Deps = LeaseDeps;
+
+    async fn init(_: InitContext, (): (), deps: LeaseDeps) -> Result<LeaseManager, InitError> {
+        Ok(deps.metadata.leases.clone())
+    }
+}
