@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    delete::delete,
+    error::{Error, Result},
+};
 
 const REMOVED: &str = "rm-";
 
@@ -84,16 +87,5 @@ impl Directory {
             }
         }
         result
-    }
-}
-
-/// Deletes a tree; none is fine.
-pub(crate) fn delete(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            fs::remove_file(path).map_err(|error| Error::io(format!("deleting {path:?}"), error))
-        }
-        other => other.map_err(|error| Error::io(format!("deleting {path:?}"), error)),
     }
 }

@@ -16,6 +16,7 @@
 //! synced after the commit, which happens in the background; after a power failure the layers that were not are
 //! forgotten, with all that was built on them, instead of being served half-written.
 
+mod delete;
 mod directory;
 mod error;
 pub mod native;

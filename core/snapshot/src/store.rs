@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use async_trait::async_trait;
@@ -14,7 +14,8 @@ use kevel_model::{Filters, Labels, Mount, Result, check_labels};
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
-    directory::{self, Directory},
+    delete::delete,
+    directory::Directory,
     error::{self, Error, MAX_NAME},
     recovery,
     row::Row,
@@ -76,14 +77,33 @@ pub(crate) struct Inner<D> {
     /// Delete before `remove` returns.
     sync_remove: bool,
     committed: Arc<Notify>,
+    removed: Arc<Notify>,
     /// Held by whoever deletes: one at a time is enough for the disk.
     sweeping: Mutex<()>,
 }
 
-impl<D> Drop for Inner<D> {
-    /// Lets the task that syncs find out.
-    fn drop(&mut self) {
+impl<D> Inner<D> {
+    fn wake(&self) {
         self.committed.notify_one();
+        self.removed.notify_one();
+    }
+}
+
+impl<D> Drop for Inner<D> {
+    /// Lets the tasks find out.
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// Deletes leftovers whenever it is woken, for as long as the store lives.
+async fn sweep_when_woken<D: Driver>(store: Weak<Inner<D>>, wake: Arc<Notify>) {
+    loop {
+        wake.notified().await;
+        let Some(store) = store.upgrade() else { return };
+        if let Err(error) = store.sweep().await {
+            tracing::warn!(root = %store.root.display(), error = %error.chain(), "removed snapshots are left");
+        }
     }
 }
 
@@ -108,25 +128,16 @@ impl<D: Driver> Snapshots<D> {
             .await
             .map_err(|_| Error::Internal("opening the snapshotter panicked"))??;
         recovery::recover(&state, &directory, &boot).await?;
-        let committed = Arc::<Notify>::default();
-        let wake = Arc::clone(&committed);
+        let (committed, removed) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let (sync, sweep) = (Arc::clone(&committed), Arc::clone(&removed));
         let sweeping = Mutex::default();
-        let inner = Inner { root, state, directory, driver, boot, sync_remove, committed, sweeping };
+        let inner = Inner { root, state, directory, driver, boot, sync_remove, committed, removed, sweeping };
         let store = Self(Arc::new(inner));
-        tokio::spawn(sync::run(Arc::downgrade(&store.0), wake));
-        store.0.committed.notify_one(); // what the last run committed and did not get to sync
-        store.sweep_later();
+        tokio::spawn(sync::run(Arc::downgrade(&store.0), sync));
+        tokio::spawn(sweep_when_woken(Arc::downgrade(&store.0), sweep));
+        // What the last run committed and removed, and did not get to finish.
+        store.0.wake();
         Ok(store)
-    }
-
-    /// Deletes leftovers in the background.
-    fn sweep_later(&self) {
-        let inner = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            if let Err(error) = inner.sweep().await {
-                tracing::warn!(root = %inner.root.display(), error = %error.chain(), "removed snapshots are left");
-            }
-        });
     }
 
     /// Makes everything committed durable; call before the process ends by itself.
@@ -191,7 +202,7 @@ impl<D: Driver> Inner<D> {
         };
         if let Err(error) = recorded {
             let dir = self.directory.of(number);
-            if let Err(left) = blocking(move || directory::delete(&dir)).await {
+            if let Err(left) = blocking(move || delete(&dir)).await {
                 tracing::warn!(number, error = %left.chain(), "directory of a failed snapshot is left");
             }
             return Err(error);
@@ -290,7 +301,7 @@ impl<D: Driver> Backend for Snapshots<D> {
         if self.0.sync_remove {
             return self.0.sweep().await;
         }
-        self.sweep_later();
+        self.0.removed.notify_one();
         Ok(())
     }
 

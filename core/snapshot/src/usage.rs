@@ -12,7 +12,7 @@ use kevel_contract::snapshot::Usage;
 use crate::error::{Error, Result};
 
 /// Blocks of everything at and below `root` that lies on the same file system, every inode counted once. Entries that
-/// go away meanwhile are passed over: an active snapshot may be in use.
+/// go away meanwhile are passed over, as an active snapshot may be in use, and so is what no path can name any more.
 pub(crate) fn measure(root: &Path) -> Result<Usage> {
     let top = fs::symlink_metadata(root).map_err(|error| Error::io(format!("measuring {root:?}"), error))?;
     let device = top.dev();
@@ -21,10 +21,14 @@ pub(crate) fn measure(root: &Path) -> Result<Usage> {
     let mut directories = vec![root.to_owned()];
     while let Some(directory) = directories.pop() {
         measure_one(&directory, device, &mut usage, &mut linked, &mut directories)
-            .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            .or_else(|error| if is_passed_over(&error) { Ok(()) } else { Err(error) })
             .map_err(|error| Error::io(format!("measuring {directory:?}"), error))?;
     }
     Ok(usage)
+}
+
+fn is_passed_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename)
 }
 
 fn measure_one(
@@ -37,7 +41,7 @@ fn measure_one(
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let metadata = match entry.metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if is_passed_over(&error) => continue,
             other => other?,
         };
         if metadata.dev() != device {

@@ -30,13 +30,13 @@ pub fn supported(root: &Path) -> Result<()> {
     let probe = root.join(format!("probe-{}", std::process::id()));
     let result = probe_in(&probe);
     let _ = unmount_all(&probe.join("merged"), UnmountFlags::DETACH); // nothing is mounted unless the probe failed
-    let removed = crate::directory::delete(&probe);
+    let removed = crate::delete::delete(&probe);
     result.and(removed)
 }
 
 fn probe_in(probe: &Path) -> Result<()> {
     let failed = |error| Error::io(format!("probing overlayfs in {probe:?}"), error);
-    crate::directory::delete(probe)?;
+    crate::delete::delete(probe)?;
     for name in ["lower1", "lower2", "upper", "work", "merged"] {
         std::fs::create_dir_all(probe.join(name)).map_err(failed)?;
     }
