@@ -74,7 +74,10 @@ impl kevel_plugin::Plugin for Manager {
 
     async fn init(cx: InitContext, config: ManagerConfig, deps: ManagerDeps) -> Result<ShimManager, InitError> {
         let daemon = daemon(&cx, config)?;
-        Ok(ShimManager::new(daemon, Timeouts::default(), deps.events.0))
+        let manager = ShimManager::new(daemon, Timeouts::default(), deps.events.0);
+        let closing = manager.clone();
+        cx.on_close(move || async move { closing.close() });
+        Ok(manager)
     }
 }
 

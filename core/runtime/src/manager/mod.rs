@@ -23,6 +23,7 @@ use exits::Exits;
 pub use recover::RuntimeOf;
 pub(crate) use start::{Join, Launch};
 use table::Table;
+use tokio_util::sync::CancellationToken;
 
 /// The shims of this node. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ struct Inner {
     binaries: Binaries,
     table: Table,
     exits: Mutex<Exits>,
+    /// Cancelled when shims are no longer watched.
+    closing: CancellationToken,
 }
 
 /// In which namespace, and which.
@@ -52,6 +55,7 @@ impl ShimManager {
             binaries: Binaries::default(),
             table: Table::default(),
             exits: Mutex::default(),
+            closing: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -59,6 +63,11 @@ impl ShimManager {
     /// How long things may take.
     pub fn timeouts(&self) -> &Timeouts {
         &self.inner.timeouts
+    }
+
+    /// Stops watching: shims go on without us, for the next daemon, and what is lost from now on is not cleaned up.
+    pub fn close(&self) {
+        self.inner.closing.cancel();
     }
 
     /// The shim of a container or sandbox. One that is just being taken up after a restart is waited for.

@@ -160,6 +160,7 @@ impl ShimManager {
         let manager = self.clone();
         tokio::spawn(async move {
             tokio::select! {
+                () = manager.inner.closing.cancelled() => {}
                 () = shim.gone.cancelled() => {}
                 () = shim.closed() => manager.lost(&shim).await,
             }

@@ -185,11 +185,23 @@ impl Node {
 
     /// Fails when a bundle or a working directory is left.
     pub fn assert_clean(&self) {
+        self.assert_clean_but(&[]);
+    }
+
+    /// As [`Self::assert_clean`], with names that may be left.
+    pub fn assert_clean_but(&self, fine: &[&str]) {
         for dir in [&self.dirs.state, &self.dirs.root] {
-            let left: Vec<_> =
+            let mut left: Vec<_> =
                 fs::read_dir(dir.join("test")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            left.retain(|path| fine.iter().all(|fine| !path.ends_with(fine)));
             assert!(left.is_empty(), "left behind: {left:?}");
         }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shims.close();
     }
 }
 
@@ -224,11 +236,15 @@ pub fn processes(text: &str) -> Vec<u32> {
 }
 
 /// Fails, after some patience, when a process or mount of the test is left.
+/// `id` is text in the command lines of the processes that must be gone, and in the names of cgroups.
 pub async fn assert_no_leaks(base: &Path, id: &str) {
     until(|| processes(id).is_empty(), || format!("processes of {id} are left: {:?}", processes(id))).await;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let left: Vec<_> = mounts.lines().filter(|line| line.contains(base.to_str().unwrap())).collect();
     assert!(left.is_empty(), "mounts are left: {left:?}");
+    let controllers = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups = controllers.map(|dir| dir.join(format!("kevel-test-{id}"))).filter(|dir| dir.exists());
+    assert_eq!(groups.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "cgroups are left");
 }
 
 /// Every executable of a name in `PATH`, in order.
