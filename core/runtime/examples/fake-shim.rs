@@ -1,5 +1,12 @@
 //! A shim for tests: no container, only the protocol, with one fault of choice. Its name chooses:
 //! `containerd-shim-MODE-v1`. Tests link it under the names they need.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::zombie_processes,
+    reason = "it is test code: it may panic and read what it likes"
+)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is the protocol")]
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
 //! What happens around shims that are old, odd, slow or dead, shown with a shim made for it (`examples/fake-shim.rs`).
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod harness;
 
@@ -92,6 +93,7 @@ async fn shims_that_do_not_start_leave_nothing() {
         assert!(error.chain().contains(says), "{mode}: {}", error.chain());
         assert!(node.tasks.get(&node.scope, mode, "").await.unwrap_err().is_not_found());
         node.assert_clean_but(&["deleted"]);
+        assert_no_leaks(base.path(), base.path().to_str().unwrap()).await;
     }
     for id in ["", "..", "a/b"] {
         assert_eq!(make(&node, id, "ok", "").await.unwrap_err().code(), Code::InvalidArgument, "{id:?}");

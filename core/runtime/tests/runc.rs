@@ -2,6 +2,7 @@
 //!
 //! Needs root and, in `PATH`: `containerd-shim-runc-v2` (each one that is found is tested: version 3 of the task API
 //! came with containerd 2), `runc`, and a static `busybox`.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod harness;
 

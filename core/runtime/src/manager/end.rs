@@ -9,7 +9,7 @@ use kevel_proto::{
     shim::task::{DeleteResponse, ShutdownRequest, method},
 };
 
-use super::ShimManager;
+use super::{ShimManager, start::blocking, stray};
 use crate::{
     Bundle, Role, Shim,
     binary::{self, Invocation},
@@ -54,6 +54,23 @@ impl ShimManager {
         let response = self.run_delete(&shim.binary, &shim.namespace, &shim.id, &shim.bundle).await;
         self.bury(shim.role, &shim.namespace, &shim.id, response).await;
         self.forget(shim).await;
+    }
+
+    /// Removes what a shim left that nobody can talk to: its process, then, by its binary, its container.
+    pub(super) async fn abandon(
+        &self,
+        binary: &Path,
+        namespace: &Namespace,
+        id: &str,
+        bundle: &Bundle,
+    ) -> Option<DeleteResponse> {
+        let path = bundle.path.clone();
+        let killed = blocking(move || {
+            stray::kill(&path);
+            Ok(())
+        });
+        let _ = killed.await; // only fails when the daemon stops
+        self.run_delete(binary, namespace, id, bundle).await
     }
 
     /// Runs the binary's `delete`; `None` when it fails.

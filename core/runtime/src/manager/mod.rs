@@ -6,6 +6,7 @@ mod end;
 mod exits;
 mod recover;
 mod start;
+mod stray;
 mod table;
 
 use std::sync::{Arc, Mutex};

@@ -91,12 +91,21 @@ impl ShimManager {
         let loaded = tokio::time::timeout(limit, self.load(key, role, &bundle, binary.clone())).await;
         let why = match loaded {
             Ok(Ok(Some(shim))) => return Some(Arc::new(shim)),
-            Ok(Ok(None)) => "its shim has no such container".to_owned(),
-            Ok(Err(error)) => kevel_model::Error::from(error).chain(),
-            Err(_) => format!("its shim did not answer within {limit:?}"),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => Some(kevel_model::Error::from(error).chain()),
+            Err(_) => Some(format!("its shim did not answer within {limit:?}")),
         };
-        tracing::warn!(id, %namespace, why, "a container of the daemon before is lost; cleaning up");
-        let response = self.run_delete(&binary, namespace, id, &bundle).await;
+        let response = match why {
+            Some(why) => {
+                tracing::warn!(id, %namespace, why, "a container of the daemon before is lost; cleaning up");
+                self.abandon(&binary, namespace, id, &bundle).await
+            }
+            // The shim is well, and may serve others.
+            None => {
+                tracing::warn!(id, %namespace, "a container of the daemon before was not created; cleaning up");
+                self.run_delete(&binary, namespace, id, &bundle).await
+            }
+        };
         self.bury(role, namespace, id, response).await;
         self.remove_bundle(&bundle).await;
         None

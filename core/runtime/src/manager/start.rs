@@ -130,7 +130,11 @@ impl ShimManager {
             Some(bootstrap) => (bootstrap, None),
             None => {
                 let log = log::follow(&bundle.path, &launch.id)?;
-                (binary::start(&run, launch.options.as_ref()).await?, Some(log))
+                let started = binary::start(&run, launch.options.as_ref()).await;
+                if started.is_err() {
+                    self.abandon(&binary, &launch.namespace, &launch.id, bundle).await; // it may have got far
+                }
+                (started?, Some(log))
             }
         };
         let (noted, binary_noted) = (bootstrap.clone(), binary.clone());
@@ -150,7 +154,7 @@ impl ShimManager {
         };
         let connected = connect.await;
         if connected.is_err() && !joined {
-            self.run_delete(&binary, &launch.namespace, &launch.id, bundle).await; // started, but of no use
+            self.abandon(&binary, &launch.namespace, &launch.id, bundle).await; // started, but of no use
         }
         connected
     }

@@ -1,6 +1,7 @@
 //! What the tests share: a node of one namespace with its stores in memory, an event socket for shims, containers that
 //! are small, and a look at what is left afterwards.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test helper fails its test")]
 #![allow(clippy::disallowed_methods, reason = "tests look for binaries in PATH, as a user would")]
 
 use std::{
