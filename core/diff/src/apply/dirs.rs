@@ -4,6 +4,7 @@
 //! that a link means what it would mean to a process whose root this is. The kernel is always told not to follow any.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
@@ -52,6 +53,8 @@ pub(super) struct Dirs {
     /// Open directories by the path that was asked for, and when that was.
     open: HashMap<Vec<u8>, (Rc<Dir>, u64)>,
     clock: u64,
+    /// Directories made that the archive did not mention.
+    made: Cell<u64>,
 }
 
 /// What is below a path in the lower layers.
@@ -66,11 +69,16 @@ impl Dirs {
         // The kernel takes no longer paths, and directories are opened again by path.
         let longest = usize::try_from(longest).unwrap_or(usize::MAX).min(4095);
         let root = Rc::new(Dir { fd: root, path: Vec::new() });
-        Self { root, lowers, longest, open: HashMap::new(), clock: 0 }
+        Self { root, lowers, longest, open: HashMap::new(), clock: 0, made: Cell::new(0) }
     }
 
     pub(super) fn root(&self) -> Rc<Dir> {
         Rc::clone(&self.root)
+    }
+
+    /// Directories made so far that the archive did not mention.
+    pub(super) fn made(&self) -> u64 {
+        self.made.get()
     }
 
     /// Forgets what is open, because a directory or a link was removed and paths may lead elsewhere now.
@@ -175,6 +183,7 @@ impl Dirs {
     fn create(&self, dir: &Dir, component: &[u8], path: Vec<u8>, below: Option<OwnedFd>) -> Result<Step, Failure> {
         let fail = |error| Failure::Io("making a directory that the archive did not mention", error);
         rustix::fs::mkdirat(&dir.fd, component, Mode::from_raw_mode(0o700)).map_err(fail)?;
+        self.made.set(self.made.get() + 1);
         let fd = open(dir.fd.as_fd(), component).map_err(fail)?;
         match below {
             Some(below) => node::copy_directory(below.as_fd(), fd.as_fd()).map_err(fail)?,

@@ -28,7 +28,7 @@ use crate::{
     Error,
     error::Flaw,
     layer::Ratio,
-    tar::{Entry, Kind, Limits, Reader},
+    tar::{self, Entry, Kind, Limit, Limits, Reader},
 };
 use dirs::{Dir, Dirs, Missing};
 use name::{Name, Special};
@@ -161,10 +161,17 @@ impl<'a, R: BufRead> Applier<'a, R> {
 
     /// The directory `path` beneath the root.
     fn parent(&mut self, entry: &Entry, path: &[u8], missing: Missing) -> Result<Rc<Dir>, Error> {
-        self.dirs.get(path, missing).map_err(|error| match error {
+        let dir = self.dirs.get(path, missing).map_err(|error| match error {
             dirs::Failure::Flaw(flaw) => flawed(entry, flaw),
             dirs::Failure::Io(doing, source) => failed(entry, doing)(source),
-        })
+        })?;
+        // One entry can ask for two thousand directories, so these count, too.
+        let maximum = self.options.limits.entries;
+        if self.applied.entries + self.dirs.made() > maximum {
+            let offset = self.reader.offset();
+            return Err(Error::Archive(tar::Error::Limit { offset, limit: Limit::Entries, maximum }));
+        }
+        Ok(dir)
     }
 
     fn root(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -193,6 +200,7 @@ impl<'a, R: BufRead> Applier<'a, R> {
                 source: source.into(),
             })?;
         }
+        self.applied.inodes += self.dirs.made();
         Ok(self.applied)
     }
 }
