@@ -87,6 +87,15 @@ impl Address {
         Ok(Client::new(stream))
     }
 
+    /// Removes the socket of a shim that died, unless somebody listens there. The next shim of that name would have to.
+    pub(crate) async fn remove_dead(&self) {
+        let Self::Unix(path) = self else { return };
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        if UnixStream::connect(path).await.is_err_and(refused) {
+            let _ = tokio::fs::remove_file(path).await; // no harm if it stays
+        }
+    }
+
     async fn stream(&self) -> io::Result<Option<UnixStream>> {
         match self {
             Self::Unix(path) => UnixStream::connect(path).await.map(Some),

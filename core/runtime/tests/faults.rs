@@ -126,6 +126,7 @@ async fn a_shim_that_crashes_ends_its_task_once() {
     assert_eq!(node.tasks.delete(&node.scope, "c1").await.unwrap(), deleted);
     node.bus.expect("c1", &["/tasks/exit", "/tasks/delete"]).await;
     node.assert_clean_but(&["deleted"]);
+    assert!(!base.path().join("s/c1.sock").exists(), "the socket of a dead shim is left");
 }
 
 #[tokio::test]

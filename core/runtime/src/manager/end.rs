@@ -11,7 +11,7 @@ use kevel_proto::{
 
 use super::{ShimManager, start::blocking, stray};
 use crate::{
-    Bundle, Role, Shim,
+    Address, Bootstrap, Bundle, Role, Shim,
     binary::{self, Invocation},
     wire,
 };
@@ -53,7 +53,14 @@ impl ShimManager {
         tracing::warn!(id = shim.id, namespace = %shim.namespace, pid = shim.pid(), "a shim died; cleaning up");
         let response = self.run_delete(&shim.binary, &shim.namespace, &shim.id, &shim.bundle).await;
         self.bury(shim.role, &shim.namespace, &shim.id, response).await;
+        self.remove_socket(&shim.bootstrap).await;
         self.forget(shim).await;
+    }
+
+    pub(super) async fn remove_socket(&self, bootstrap: &Bootstrap) {
+        if let Ok(address) = bootstrap.address.parse::<Address>() {
+            address.remove_dead().await;
+        }
     }
 
     /// Removes what a shim left that nobody can talk to: its process, then, by its binary, its container.

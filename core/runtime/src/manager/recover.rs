@@ -98,7 +98,12 @@ impl ShimManager {
         let response = match why {
             Some(why) => {
                 tracing::warn!(id, %namespace, why, "a container of the daemon before is lost; cleaning up");
-                self.abandon(&binary, namespace, id, &bundle).await
+                let noted = bundle.bootstrap();
+                let response = self.abandon(&binary, namespace, id, &bundle).await;
+                if let Ok(bootstrap) = noted {
+                    self.remove_socket(&bootstrap).await;
+                }
+                response
             }
             // The shim is well, and may serve others.
             None => {
