@@ -22,7 +22,7 @@ pub const TTRPC_ADDRESS: &str = "io.containerd.plugin.ttrpc.address";
 /// Property: the path of the daemon's binary, for shims that publish events by running it.
 pub const BINARY: &str = "io.kevel.plugin.binary";
 /// Property: where shim binaries are looked for, as in the variable `PATH`.
-pub const SEARCH_PATH: &str = "io.kevel.plugin.search-path";
+pub const SEARCH_PATH: &str = "io.kevel.plugin.path";
 /// Property: `true` when shims shall log what helps to debug.
 pub const DEBUG: &str = "io.kevel.plugin.debug";
 
