@@ -120,7 +120,8 @@ impl Session {
         scopes.retain(|scope| !scope.is_empty());
         scopes.sort_unstable();
         scopes.dedup();
-        let refresh = credentials.filter(|credentials| credentials.username.is_empty() && !credentials.secret.is_empty());
+        let refresh =
+            credentials.filter(|credentials| credentials.username.is_empty() && !credentials.secret.is_empty());
         let password = credentials.filter(|credentials| !credentials.username.is_empty());
         if let Some(credentials) = refresh {
             let grant = [("grant_type", "refresh_token"), ("refresh_token", &credentials.secret)];
@@ -188,7 +189,8 @@ impl Session {
             return Err(Why::Authentication("the token server refuses these credentials".to_owned()));
         }
         let response = self.successful(response).await?;
-        let body = read_limited(response.into_body(), "the token", MAX_TOKEN_ANSWER, self.settings().stall_timeout).await?;
+        let body =
+            read_limited(response.into_body(), "the token", MAX_TOKEN_ANSWER, self.settings().stall_timeout).await?;
         let answer: TokenAnswer = serde_json::from_slice(&body)
             .map_err(|_| Why::Protocol("the token server's answer is not what tokens come in".to_owned()))?;
         let token = if answer.token.is_empty() { answer.access_token } else { answer.token };

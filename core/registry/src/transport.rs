@@ -57,7 +57,8 @@ impl Clients {
     /// The client for a host; reads its certificates if they are new or have changed. Blocks on small files.
     pub(crate) fn client(&self, settings: &Settings, host: &Host) -> Result<Http, Error> {
         let identity = &host.identity;
-        let files = identity.ca.iter().chain(identity.client.iter().flat_map(|(cert, key)| [cert].into_iter().chain(key)));
+        let files =
+            identity.ca.iter().chain(identity.client.iter().flat_map(|(cert, key)| [cert].into_iter().chain(key)));
         let system = settings.system_roots.iter().find(|file| file.is_file());
         let states = files.chain(system).map(|file| state(file)).collect();
         let connect_timeout = host.dial_timeout.unwrap_or(settings.connect_timeout);

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    Answer, Error, Session, Settings, Why,
-    hosts::Capabilities,
-    session::Endpoint,
-};
+use crate::{Answer, Error, Session, Settings, Why, hosts::Capabilities, session::Endpoint};
 
 /// Hands out hosts until one answers or all have failed for good.
 pub(crate) struct Rounds<'a> {

@@ -222,9 +222,9 @@ fn dial_timeout(value: Option<&Value>) -> Result<Option<Duration>, String> {
     match value {
         None => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => {
-            duration(text).map(Some).ok_or_else(|| format!("dial_timeout: {text:?} is not a duration such as \"1m30s\""))
-        }
+        Some(Value::String(text)) => duration(text)
+            .map(Some)
+            .ok_or_else(|| format!("dial_timeout: {text:?} is not a duration such as \"1m30s\"")),
         Some(_) => Err("dial_timeout: must be a string".to_owned()),
     }
 }
