@@ -53,7 +53,7 @@ pub enum GraphError {
     /// Plugins that need each other.
     #[error("plugins need each other: {}", .0.join(" -> "))]
     Loop(Vec<String>),
-    /// A type that a plugin needs and nobody registered or everything of it is disabled.
+    /// A type that a plugin needs and of which none is registered.
     #[error("plugin {plugin} needs a plugin of type {needs}, of which there is none")]
     Missing {
         /// Who needs it.

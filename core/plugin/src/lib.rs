@@ -46,6 +46,8 @@ mod error;
 mod graph;
 mod registry;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use config::Settings;
 pub use context::{Declared, InitContext};

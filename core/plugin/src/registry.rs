@@ -144,6 +144,9 @@ impl Registry {
     pub fn order(mut self, settings: &Settings) -> Result<Vec<Registration>, GraphError> {
         check_uris("disabled_plugins", &settings.disabled)?;
         check_uris("required_plugins", &settings.required)?;
+        // A type that nobody offers is a mistake of ours; one that the operator disabled is found missing by its users,
+        // which fail alone.
+        self.check_requirements()?;
         self.0.retain(|registration| !settings.disabled.contains(&registration.uri()));
         for (index, registration) in self.0.iter().enumerate() {
             if self.0[..index].iter().any(|other| other.uri() == registration.uri()) {
@@ -157,6 +160,16 @@ impl Registry {
         let order = walk.out;
         let mut slots: Vec<Option<Registration>> = self.0.into_iter().map(Some).collect();
         Ok(order.into_iter().filter_map(|index| slots[index].take()).collect())
+    }
+
+    fn check_requirements(&self) -> Result<(), GraphError> {
+        for registration in &self.0 {
+            let offered = |needs: &Requirement| self.0.iter().any(|other| other.kind == needs.kind);
+            if let Some(needs) = registration.requires.iter().find(|needs| !needs.optional && !offered(needs)) {
+                return Err(GraphError::Missing { plugin: registration.uri(), needs: needs.type_name });
+            }
+        }
+        Ok(())
     }
 
     /// Starts every plugin, dependencies first. One that fails or skips does not stop the others, unless it is required.
@@ -256,15 +269,10 @@ impl Walk<'_> {
         self.state[index] = Mark::Open;
         self.path.push(index);
         for needs in &self.list[index].requires {
-            let mut found = false;
             for other in 0..self.list.len() {
                 if self.list[other].kind == needs.kind {
-                    found = true;
                     self.visit(other)?;
                 }
-            }
-            if !found && !needs.optional {
-                return Err(GraphError::Missing { plugin: self.list[index].uri(), needs: needs.type_name });
             }
         }
         self.path.pop();
