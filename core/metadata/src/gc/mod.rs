@@ -11,3 +11,6 @@ mod scheduler;
 
 pub(crate) use collect::Collector;
 pub use scheduler::{Config as SchedulerConfig, Scheduler};
+
+#[cfg(test)]
+mod tests;

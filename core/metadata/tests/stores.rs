@@ -1,0 +1,291 @@
+//! What the stores promise together: namespaces, sharing, leases, events, collection, and survival.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod node;
+
+use futures::{StreamExt as _, future};
+use kevel_contract::{
+    container::{Container, Runtime},
+    content::{Begin, Commit},
+    image::Delete,
+    lease::{LABEL_EXPIRE, Resource},
+};
+use kevel_metadata::SharingPolicy;
+use kevel_model::{Any, Code, Digest, Filters, Labels};
+use node::{Node, SNAPSHOTTER, label, scope};
+
+fn container(id: &str, snapshot: &str) -> Container {
+    Container {
+        runtime: Runtime { name: "io.containerd.runc.v2".into(), options: None },
+        spec: Some(Any::new("spec", "{}")),
+        snapshotter: SNAPSHOTTER.into(),
+        snapshot_key: snapshot.into(),
+        ..Container::new(id)
+    }
+}
+
+#[tokio::test]
+async fn a_blob_known_elsewhere_is_adopted_by_digest_when_shared() {
+    for (policy, adopted) in [(SharingPolicy::Shared, true), (SharingPolicy::Isolated, false)] {
+        let node = Node::with(policy).await;
+        let digest = node.put(&scope("one"), "data", &[]).await;
+        let two = scope("two");
+        assert_eq!(node.stores.content.open(&two, &digest).await.err().unwrap().code(), Code::NotFound);
+        let begin = Begin { reference: "r".into(), total: 4, expected: Some(digest.clone()) };
+        let mut ingest = node.stores.content.begin(&two, begin).await.unwrap();
+        assert_eq!(ingest.status().offset, if adopted { 4 } else { 0 }, "{policy:?}");
+        assert_eq!(node.stores.content.status(&two, "r").await.unwrap().offset, if adopted { 4 } else { 0 });
+        if !adopted {
+            ingest.write("data".into()).await.unwrap();
+        }
+        let wrong = Commit { size: 5, ..Commit::default() };
+        assert_eq!(ingest.commit(wrong).await.unwrap_err().code(), Code::FailedPrecondition);
+        let right = Commit { size: 4, labels: label(&[("a", "1")]), ..Commit::default() };
+        assert_eq!(ingest.commit(right).await.unwrap(), digest);
+        assert_eq!(node.stores.content.info(&two, &digest).await.unwrap().labels, label(&[("a", "1")]));
+        assert!(node.stores.content.info(&scope("one"), &digest).await.unwrap().labels.is_empty());
+        assert!(node.stores.content.statuses(&two, &Filters::default()).await.unwrap().is_empty());
+        node.stores.content.delete(&scope("one"), &digest).await.unwrap();
+        node.collect().await;
+        // The other namespace labelled nothing and leased nothing, so it is gone there too; a put makes it anew.
+        assert_eq!(node.below().await.0, 0);
+        node.put(&two, "data", &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn namespaces_are_deleted_only_when_empty() {
+    let node = Node::new().await;
+    let space = scope("full");
+    let digest = node.put(&space, "data", &[]).await;
+    node.layer(&space, "layer", "", &[]).await;
+    node.image(&space, "image", &digest).await;
+    node.stores.containers.create(&space, container("c", "layer")).await.unwrap();
+    node.stores.leases.create(&space, "lease", Labels::new()).await.unwrap();
+    let refused = node.stores.namespaces.delete(&space.namespace).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let text = refused.to_string();
+    for what in ["images", "content", "snapshots", "containers", "leases"] {
+        assert!(text.contains(what), "{text}");
+    }
+    assert!(node.names(&scope("other")).await.is_empty() && node.blobs(&scope("other")).await.is_empty());
+    node.stores.containers.delete(&space, "c").await.unwrap();
+    node.stores.leases.delete(&space, "lease", false).await.unwrap();
+    node.stores.images.delete(&space, "image", Delete { sync: true, target: None }).await.unwrap();
+    node.stores.namespaces.delete(&space.namespace).await.unwrap();
+    assert_eq!(node.below().await, (0, 0));
+}
+
+#[tokio::test]
+async fn an_image_keeps_what_it_is_made_of_and_its_removal_frees_it() {
+    let node = Node::new().await;
+    let space = scope("k8s.io");
+    node.layer(&space, "bottom", "", &[]).await;
+    node.layer(&space, "top", "bottom", &[]).await;
+    let layer = node.put(&space, "layer", &[]).await;
+    let snapshot = format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}");
+    let config = node.put(&space, "config", &[(&snapshot, "top")]).await;
+    let labels = [
+        ("containerd.io/gc.ref.content.config", config.as_str()),
+        ("containerd.io/gc.ref.content.l.0", layer.as_str()),
+    ];
+    let manifest = node.put(&space, "manifest", &labels).await;
+    node.image(&space, "image", &manifest).await;
+    node.put(&space, "loose", &[]).await;
+    let collected = node.collect().await;
+    assert_eq!((collected.blobs, collected.snapshots), (1, 0));
+    assert_eq!(node.below().await, (3, 2));
+    // A running container keeps its root file system.
+    node.snapshotter().prepare(&space, "rootfs", "top", Labels::new()).await.unwrap();
+    node.stores.containers.create(&space, container("c", "rootfs")).await.unwrap();
+    node.stores.images.delete(&space, "image", Delete { sync: true, target: None }).await.unwrap();
+    assert_eq!(node.below().await, (0, 3));
+    assert_eq!(node.collect().await, Default::default(), "nothing is left to do");
+    node.stores.containers.delete(&space, "c").await.unwrap();
+    assert_eq!(node.collect().await.snapshots, 3);
+    assert_eq!(node.below().await, (0, 0));
+}
+
+#[tokio::test]
+async fn leases_keep_what_is_made_under_them() {
+    let node = Node::new().await;
+    let space = scope("k8s.io");
+    let lease = space.with_lease("pull");
+    let nowhere = node.snapshotter().prepare(&lease, "key", "", Labels::new()).await.unwrap_err();
+    assert_eq!(nowhere.code(), Code::NotFound, "a lease that is not there protects nothing");
+    assert_eq!(node.below().await.1, 0, "and nothing is left of the attempt");
+    node.stores.leases.create(&space, "pull", Labels::new()).await.unwrap();
+    let digest = node.put(&lease, "data", &[]).await;
+    node.layer(&lease, "layer", "", &[]).await;
+    let mut ingest =
+        node.stores.content.begin(&lease, Begin { reference: "part".into(), ..Begin::default() }).await.unwrap();
+    ingest.write("half".into()).await.unwrap();
+    drop(ingest);
+    node.collect().await;
+    assert_eq!((node.blobs(&space).await, node.names(&space).await), (vec![digest.clone()], vec!["layer".to_owned()]));
+    let mut kinds: Vec<_> = node.stores.leases.resources(&space, "pull").await.unwrap();
+    kinds.sort();
+    let want = [("content", digest.as_str()), ("ingests", "part"), ("snapshots/native", "layer")];
+    let resource = |(kind, id): (&str, &str)| Resource { kind: kind.into(), id: id.into() };
+    assert_eq!(kinds, want.map(resource));
+    node.stores.leases.delete(&space, "pull", true).await.unwrap();
+    assert_eq!(node.below().await, (0, 0));
+}
+
+#[tokio::test]
+async fn leases_run_out() {
+    let node = Node::new().await;
+    let space = scope("k8s.io");
+    for (id, expire) in [("past", "2001-01-01T00:00:00Z"), ("future", "2901-01-01T00:00:00Z")] {
+        node.stores.leases.create(&space, id, label(&[(LABEL_EXPIRE, expire)])).await.unwrap();
+        node.put(&space.with_lease(id), id, &[]).await;
+    }
+    let collected = node.collect().await;
+    assert_eq!((collected.leases, collected.blobs), (1, 1));
+    assert_eq!(node.blobs(&space).await, [Digest::sha256(b"future")]);
+    assert_eq!(node.stores.leases.list(&space, &Filters::default()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn backends_keep_nothing_without_a_record_but_what_is_not_ours() {
+    let node = Node::new().await;
+    let any = scope("any");
+    // As a crash between a backend and its record leaves it: a chain, a blob, an ingest.
+    node.snapshots.prepare(&any, "ns/7/parent-key", "", Labels::new()).await.unwrap();
+    node.snapshots.commit(&any, "ns/8/parent", "ns/7/parent-key", Default::default()).await.unwrap();
+    node.snapshots.prepare(&any, "ns/9/child", "ns/8/parent", Labels::new()).await.unwrap();
+    node.snapshots.prepare(&any, "foreign", "", Labels::new()).await.unwrap();
+    node.content.put(&any, "r", "orphan".into(), Labels::new()).await.unwrap();
+    for reference in ["ns/9/ingest", "foreign"] {
+        node.content.begin(&any, Begin { reference: reference.into(), ..Begin::default() }).await.unwrap();
+    }
+    node.collect().await;
+    assert_eq!(node.below().await, (0, 1));
+    let left = node.content.statuses(&any, &Filters::default()).await.unwrap();
+    assert_eq!(left.iter().map(|status| status.reference.as_str()).collect::<Vec<_>>(), ["foreign"]);
+}
+
+#[tokio::test]
+async fn changes_are_told() {
+    let node = Node::new().await;
+    let space = scope("k8s.io");
+    let mut events = node.events.subscribe(&Filters::default()).await.unwrap();
+    let digest = node.put(&space, "data", &[]).await;
+    node.layer(&space, "layer", "", &[]).await;
+    node.image(&space, "image", &digest).await;
+    node.stores.containers.create(&space, container("c", "layer")).await.unwrap();
+    node.stores.containers.delete(&space, "c").await.unwrap();
+    node.stores.images.delete(&space, "image", Delete { sync: true, target: None }).await.unwrap();
+    for (topic, name) in [
+        ("/content/create", "containerd.events.ContentCreate"),
+        ("/snapshot/prepare", "containerd.events.SnapshotPrepare"),
+        ("/snapshot/commit", "containerd.events.SnapshotCommit"),
+        ("/images/create", "containerd.services.images.v1.ImageCreate"),
+        ("/containers/create", "containerd.events.ContainerCreate"),
+        ("/containers/delete", "containerd.events.ContainerDelete"),
+        ("/images/delete", "containerd.services.images.v1.ImageDelete"),
+        ("/content/delete", "containerd.events.ContentDelete"),
+        ("/snapshot/remove", "containerd.events.SnapshotRemove"),
+    ] {
+        let event = events.next().await.unwrap().unwrap();
+        assert_eq!((event.topic.as_str(), event.event.type_url.as_str()), (topic, name));
+        assert_eq!(event.namespace, space.namespace);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_leave_alone_what_comes_meanwhile() {
+    let node = std::sync::Arc::new(Node::new().await);
+    let space = scope("k8s.io");
+    let collector = tokio::spawn({
+        let node = node.clone();
+        async move {
+            loop {
+                node.collect().await;
+            }
+        }
+    });
+    let pulls = (0..8).map(|worker| {
+        let (node, space) = (node.clone(), space.clone());
+        async move {
+            for round in 0..6 {
+                let id = format!("{worker}-{round}");
+                node.stores.leases.create(&space, &id, Labels::new()).await.unwrap();
+                let lease = space.with_lease(&id);
+                // Everybody writes the same blob, which is garbage now and then.
+                let shared = node.put(&lease, "shared", &[]).await;
+                node.stores.content.open(&space, &shared).await.unwrap();
+                let own = node.put(&lease, &id, &[("containerd.io/gc.ref.content.0", shared.as_str())]).await;
+                node.layer(&lease, &format!("layer-{id}"), "", &[]).await;
+                node.image(&space, &id, &own).await;
+                node.stores.leases.delete(&space, &id, false).await.unwrap();
+                assert_eq!(node.stores.content.read(&space, &own, 100).await.unwrap(), id.as_bytes());
+                assert_eq!(node.stores.content.read(&space, &shared, 100).await.unwrap(), "shared");
+                node.stores.images.delete(&space, &id, Delete::default()).await.unwrap();
+            }
+        }
+    });
+    future::join_all(pulls.map(tokio::spawn)).await.into_iter().for_each(|pull| pull.unwrap());
+    collector.abort();
+    let _ = collector.await;
+    node.collect().await;
+    assert_eq!(node.below().await, (0, 0));
+}
+
+/// Numbers as good as random from a seed.
+fn survivor(seed: u64) -> impl FnMut(usize) -> bool {
+    let mut state = seed | 1;
+    move |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state & 4 == 0
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_survives_power_loss_and_nothing_leaks() {
+    let space = scope("k8s.io");
+    for fail_after in (0..150).step_by(7) {
+        let node = Node::new().await;
+        node.disk.fail_after(fail_after);
+        let mut done = Vec::new();
+        for round in 0..4 {
+            let image = format!("image-{round}");
+            let work = async {
+                let lease = format!("lease-{round}");
+                node.stores.leases.create(&space, &lease, Labels::new()).await?;
+                let leased = space.with_lease(&lease);
+                let put = node.stores.content.put(&leased, &image, image.clone().into(), Labels::new());
+                let digest = put.await?;
+                node.snapshotter().prepare(&leased, &format!("key-{round}"), "", Labels::new()).await?;
+                let commit = Default::default();
+                node.snapshotter().commit(&leased, &format!("layer-{round}"), &format!("key-{round}"), commit).await?;
+                let target = kevel_model::Descriptor::new("m", digest, 1);
+                let labels = label(&[("containerd.io/gc.ref.snapshot.native", &format!("layer-{round}"))]);
+                let made = kevel_contract::image::Image::new(image.clone(), target, labels);
+                node.stores.images.create(&space, made).await?;
+                node.stores.leases.delete(&space, &lease, false).await
+            };
+            if work.await.is_err() {
+                break;
+            }
+            done.push(round);
+        }
+        let node = node.after_power_loss(survivor(fail_after * 77 + 5)).await;
+        for lease in node.stores.leases.list(&space, &Filters::default()).await.unwrap() {
+            node.stores.leases.delete(&space, &lease.id, false).await.unwrap();
+        }
+        node.collect().await;
+        for round in &done {
+            let image = node.stores.images.get(&space, &format!("image-{round}")).await.unwrap();
+            let data = node.stores.content.read(&space, &image.target.digest, 100).await.unwrap();
+            assert_eq!(data, format!("image-{round}"));
+            node.snapshotter().usage(&space, &format!("layer-{round}")).await.unwrap();
+        }
+        let images = node.stores.images.list(&space, &Filters::default()).await.unwrap().len();
+        assert!(images == done.len() || images == done.len() + 1, "the unacknowledged one may be there, whole");
+        assert_eq!(node.below().await, (images, images), "after {fail_after} writes");
+    }
+}
