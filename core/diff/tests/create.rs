@@ -83,14 +83,14 @@ fn only_what_changed_is_in_a_layer() {
     let (archive, written) = layer(Some(&lower), &upper, &create::Options::default());
     let expected = [
         "content",
+        "deep/",
+        "deep/er/",
+        "deep/er/.wh.file",
+        "deep/second = content",
         ".wh.gone",
         "link",
         "mode/",
         "was-dir",
-        "deep/",
-        "deep/second = content",
-        "deep/er/",
-        "deep/er/.wh.file",
     ];
     assert_eq!(names(&archive), expected);
     assert_eq!((written.entries, written.size, written.skipped), (expected.len() as u64, 7, 1));

@@ -3,22 +3,65 @@
 mod harness;
 
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
+    sync::Mutex,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use harness::{Archive, Detail, tree};
 use kevel_content::LocalStore;
 use kevel_contract::{
     Scope,
     call::Target,
-    content::ContentStore,
+    content::{Backend, Begin, Blob, ContentStore, Info, Ingest, Status},
     diff::{Apply, Compare, Differ},
 };
-use kevel_diff::walking::Walking;
-use kevel_model::{Code, Descriptor, Digest, Labels, Mount, media_type};
+use kevel_diff::{layer::Ratio, walking::Walking};
+use kevel_model::{Code, Descriptor, Digest, Filters, Labels, Mount, Result, media_type};
+
+/// The store on disk with labels in memory, which in the daemon are the metadata's business.
+struct Labelled {
+    store: ContentStore,
+    labels: Mutex<HashMap<Digest, Labels>>,
+}
+
+#[async_trait]
+impl Backend for Labelled {
+    async fn info(&self, scope: &Scope, digest: &Digest) -> Result<Info> {
+        let mut info = self.store.info(scope, digest).await?;
+        info.labels = self.labels.lock().unwrap().get(digest).cloned().unwrap_or_default();
+        Ok(info)
+    }
+    async fn update(&self, scope: &Scope, info: Info, _: &[String]) -> Result<Info> {
+        self.labels.lock().unwrap().entry(info.digest.clone()).or_default().extend(info.labels);
+        self.info(scope, &info.digest).await
+    }
+    async fn list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Info>> {
+        self.store.list(scope, filters).await
+    }
+    async fn delete(&self, scope: &Scope, digest: &Digest) -> Result<()> {
+        self.store.delete(scope, digest).await
+    }
+    async fn open(&self, scope: &Scope, digest: &Digest) -> Result<Box<dyn Blob>> {
+        self.store.open(scope, digest).await
+    }
+    async fn status(&self, scope: &Scope, reference: &str) -> Result<Status> {
+        self.store.status(scope, reference).await
+    }
+    async fn statuses(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Status>> {
+        self.store.statuses(scope, filters).await
+    }
+    async fn begin(&self, scope: &Scope, begin: Begin) -> Result<Box<dyn Ingest>> {
+        self.store.begin(scope, begin).await
+    }
+    async fn abort(&self, scope: &Scope, reference: &str) -> Result<()> {
+        self.store.abort(scope, reference).await
+    }
+}
 
 struct World {
     dir: tempfile::TempDir,
@@ -31,10 +74,11 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::open(&dir.path().join("content")).await.unwrap();
-        let content = ContentStore::new(Target::local("content"), store);
+        let store = ContentStore::new(Target::local("store"), store);
+        let content = ContentStore::new(Target::local("content"), Labelled { store, labels: Mutex::default() });
         let walking = Walking::new(content.clone(), dir.path().join("mounts"));
         let differ = Differ::new(Target::local("walking"), walking);
-        Self { dir, content, differ, scope: Scope::new("test".parse().unwrap()) }
+        Self { dir, content, differ, scope: Scope::new(kevel_model::Namespace::k8s()) }
     }
 
     fn directory(&self, name: &str) -> String {
@@ -49,7 +93,7 @@ impl World {
         Descriptor::new(media_type::OCI_LAYER, digest, archive.len() as u64)
     }
 
-    async fn apply(&self, layer: &Descriptor, mounts: &[Mount]) -> kevel_model::Result<Descriptor> {
+    async fn apply(&self, layer: &Descriptor, mounts: &[Mount]) -> Result<Descriptor> {
         self.differ.apply(&self.scope, layer, mounts, Apply { sync_fs: true, ..Apply::default() }).await
     }
 
@@ -149,14 +193,16 @@ async fn a_comparison_is_a_blob_that_can_be_applied() {
         let compare = || Compare { media_type: media_type.into(), labels: labels.clone(), ..Compare::default() };
         let made = world.differ.compare(&world.scope, &below, &above, compare()).await.unwrap();
         assert_eq!(made.media_type, kind);
-        let info = world.content.info(&world.scope, &made.digest).await.unwrap();
-        assert_eq!((info.size, info.labels.get("mine").map(String::as_str)), (made.size, Some("1")));
         // Made again it is found again, and no ingest is left behind.
         assert_eq!(world.differ.compare(&world.scope, &below, &above, compare()).await.unwrap(), made);
-        let left = world.content.statuses(&world.scope, &kevel_model::Filters::default()).await.unwrap();
+        let info = world.content.info(&world.scope, &made.digest).await.unwrap();
+        assert_eq!((info.size, info.labels.get("mine").map(String::as_str)), (made.size, Some("1")));
+        let left = world.content.statuses(&world.scope, &Filters::default()).await.unwrap();
         assert!(left.is_empty(), "{left:?}");
         let applied = world.apply(&made, &[bind(&root, "rw")]).await.unwrap();
+        let blob = world.content.read(&world.scope, &made.digest, 1 << 20).await.unwrap();
         assert_eq!(info.labels.get("containerd.io/uncompressed"), Some(&applied.digest.to_string()));
+        assert_eq!(applied.digest, kevel_diff::layer::diff_id(&blob[..], Ratio::default()).unwrap());
         assert!(!Path::new(&root).join("gone").exists());
         assert_eq!(fs::read_to_string(Path::new(&root).join("d/a")).unwrap(), "new");
     }

@@ -119,13 +119,15 @@ impl<'d> Inode<'d> {
         if facts(new) != facts(old_stat) || self.xattrs()? != old.xattrs()? {
             return Ok(false);
         }
+        // A time without nanoseconds was cut off by an archive or a file system: it proves nothing.
+        let coarse = new.st_mtime_nsec == 0 || old_stat.st_mtime_nsec == 0;
+        let same_time = new.st_mtime == old_stat.st_mtime && (coarse || new.st_mtime_nsec == old_stat.st_mtime_nsec);
         match FileType::from_raw_mode(new.st_mode) {
             FileType::Directory => Ok(true),
-            FileType::Symlink => Ok(new.st_mtime == old_stat.st_mtime && self.target()? == old.target()?),
-            _ if new.st_size != old_stat.st_size || new.st_mtime != old_stat.st_mtime => Ok(false),
-            // A time without nanoseconds was cut off by an archive or a file system: it proves nothing.
-            FileType::RegularFile if new.st_mtime_nsec == 0 || old_stat.st_mtime_nsec == 0 => self.same_content(old),
-            _ => Ok(new.st_mtime_nsec == old_stat.st_mtime_nsec),
+            _ if !same_time || new.st_size != old_stat.st_size => Ok(false),
+            FileType::Symlink => Ok(self.target()? == old.target()?),
+            FileType::RegularFile if coarse => self.same_content(old),
+            _ => Ok(true),
         }
     }
 

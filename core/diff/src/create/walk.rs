@@ -27,15 +27,25 @@ pub(super) struct Walk<W: Write> {
     written: Written,
     /// The first name of each file that has several, by device and inode.
     names: HashMap<(u64, u64), Vec<u8>>,
+    /// What is still to be looked at, in reverse: depth first, because that is how others expect an archive.
     todo: Vec<Todo>,
+    /// The directory looked at last, which is nearly always the one that is needed next.
+    open: Option<Open>,
     buffer: Vec<u8>,
 }
 
-/// A directory of the upper tree that is still to be looked into.
-struct Todo {
+enum Todo {
+    /// The content of a directory of the upper tree.
+    Directory(Rc<Directory>),
+    /// A name in one.
+    Name(Rc<Directory>, Vec<u8>),
+}
+
+/// A directory in both trees.
+struct Open {
     dir: Rc<Directory>,
-    /// Whether the lower tree has a directory of this name that shows through.
-    compare: bool,
+    upper: OwnedFd,
+    lower: Option<OwnedFd>,
 }
 
 /// A directory on the way. Its entry is written before the first thing in it, or never.
@@ -44,6 +54,8 @@ struct Directory {
     above: Option<Rc<Directory>>,
     entry: Entry,
     written: Cell<bool>,
+    /// Whether the lower tree has a directory of this name that shows through.
+    compare: Cell<bool>,
 }
 
 impl<W: Write> Walk<W> {
@@ -60,62 +72,71 @@ impl<W: Write> Walk<W> {
             above: None,
             entry: Entry::new(Kind::Directory, ""),
             written: Cell::new(true), // the root is there wherever a layer is applied
+            compare: Cell::new(lower.is_some()),
         });
-        let todo = vec![Todo { dir: root, compare: lower.is_some() }];
+        let todo = vec![Todo::Directory(root)];
         let latest = options.latest.map(latest);
         let (archive, mode) = (Writer::new(sink), options.upper);
         let (written, names, buffer) = (Written::default(), HashMap::new(), vec![0; 128 << 10]);
-        Ok(Self { lower, upper, archive, mode, latest, written, names, todo, buffer })
+        Ok(Self { lower, upper, archive, mode, latest, written, names, todo, open: None, buffer })
     }
 
     pub(super) fn run(mut self) -> Result<Written, Error> {
         while let Some(todo) = self.todo.pop() {
-            self.directory(&todo)?;
+            match todo {
+                Todo::Directory(dir) => self.directory(&dir)?,
+                Todo::Name(dir, name) => {
+                    let open = match self.open.take().filter(|open| Rc::ptr_eq(&open.dir, &dir)) {
+                        Some(open) => open,
+                        None => self.open(&dir)?,
+                    };
+                    self.name(&open, &name)?;
+                    self.open = Some(open);
+                }
+            }
         }
         self.archive.finish().map_err(|source| write_failed(b"", source))?;
         Ok(self.written)
     }
 
-    fn directory(&mut self, todo: &Todo) -> Result<(), Error> {
-        let (dir, path) = (&todo.dir, &todo.dir.path[..]);
+    /// Opens a directory in both trees; in the lower one only if it shows through.
+    fn open(&self, dir: &Rc<Directory>) -> Result<Open, Error> {
+        let path = &dir.path[..];
         let upper = dirs::open(self.upper.as_fd(), path).map_err(failed(path, "opening a directory"))?;
-        let mut lower = match self.lower.as_ref().filter(|_| todo.compare) {
-            Some(lower) => match dirs::open(lower.as_fd(), path) {
-                Ok(lower) => Some(lower),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
-                Err(error) => return Err(failed(path, "opening a directory")(error)),
-            },
+        let lower = match self.lower.as_ref().filter(|_| dir.compare.get()) {
+            Some(lower) => Some(dirs::open(lower.as_fd(), path).map_err(failed(path, "opening a directory"))?),
             None => None,
         };
-        if self.mode == Upper::Changes && is_opaque(upper.as_fd()).map_err(failed(path, "reading its attributes"))? {
-            lower = None;
-            self.whiteout(dir, WHITEOUT_OPAQUE.to_vec())?;
+        Ok(Open { dir: Rc::clone(dir), upper, lower })
+    }
+
+    /// Puts the names in a directory on the list.
+    fn directory(&mut self, dir: &Rc<Directory>) -> Result<(), Error> {
+        let path = &dir.path[..];
+        let mut open = self.open(dir)?;
+        let changes = self.mode == Upper::Changes;
+        if changes && is_opaque(open.upper.as_fd()).map_err(failed(path, "reading its attributes"))? {
+            open.lower = None;
+            dir.compare.set(false);
+            self.whiteout(dir, WHITEOUT_OPAQUE)?;
         }
-        let mut names = list(&upper).map_err(failed(path, "listing a directory"))?;
-        if let Some(lower) = lower.as_ref().filter(|_| self.mode == Upper::Complete) {
+        let mut names = list(&open.upper).map_err(failed(path, "listing a directory"))?;
+        if let Some(lower) = open.lower.as_ref().filter(|_| !changes) {
             names.extend(list(lower).map_err(failed(path, "listing a directory"))?);
         }
-        let first = self.todo.len();
-        for name in names {
-            self.name(dir, &upper, lower.as_ref(), &name)?;
-        }
-        self.todo[first..].reverse(); // the list is taken from its end
+        self.todo.extend(names.into_iter().rev().map(|name| Todo::Name(Rc::clone(dir), name)));
+        self.open = Some(open);
         Ok(())
     }
 
     /// Writes what one name has become.
-    fn name(
-        &mut self,
-        dir: &Rc<Directory>,
-        upper: &OwnedFd,
-        lower: Option<&OwnedFd>,
-        name: &[u8],
-    ) -> Result<(), Error> {
+    fn name(&mut self, open: &Open, name: &[u8]) -> Result<(), Error> {
+        let dir = &open.dir;
         let path = dirs::join(&dir.path, name);
         let find = |dir| Inode::find(dir, name).map_err(failed(&path, "looking at a file"));
-        let (old, new) = (lower.map(find).transpose()?.flatten(), find(upper)?);
+        let (old, new) = (open.lower.as_ref().map(find).transpose()?.flatten(), find(&open.upper)?);
         let Some(new) = new.filter(|new| self.mode == Upper::Complete || !new.is_whiteout()) else {
-            return self.whiteout(dir, [WHITEOUT, name].concat());
+            return self.whiteout(dir, &[WHITEOUT, name].concat());
         };
         if name.starts_with(WHITEOUT) {
             return Err(Error::Entry { name: path.escape_ascii().to_string(), flaw: Flaw::Reserved });
@@ -136,12 +157,13 @@ impl<W: Write> Walk<W> {
         };
         if kind == Kind::Directory {
             let entry = self.entry(&new, kind, &path)?;
-            let compare = old.is_some_and(|old| old.is_directory());
-            let inner = Rc::new(Directory { path, above: Some(Rc::clone(dir)), entry, written: Cell::new(false) });
+            let compare = Cell::new(old.is_some_and(|old| old.is_directory()));
+            let (above, written) = (Some(Rc::clone(dir)), Cell::new(false));
+            let inner = Rc::new(Directory { path, above, entry, written, compare });
             if !same {
                 self.announce(&inner)?;
             }
-            self.todo.push(Todo { dir: inner, compare });
+            self.todo.push(Todo::Directory(inner));
             return Ok(());
         }
         if same { Ok(()) } else { self.file(dir, &new, kind, path) }
@@ -183,9 +205,9 @@ impl<W: Write> Walk<W> {
     }
 
     /// Writes an empty file called `name` in `dir`: the deletion of something.
-    fn whiteout(&mut self, dir: &Rc<Directory>, name: Vec<u8>) -> Result<(), Error> {
+    fn whiteout(&mut self, dir: &Rc<Directory>, name: &[u8]) -> Result<(), Error> {
         self.announce(dir)?;
-        let mut entry = Entry::new(Kind::File, dirs::join(&dir.path, &name));
+        let mut entry = Entry::new(Kind::File, dirs::join(&dir.path, name));
         entry.mtime = self.latest.unwrap_or_default();
         self.write(&entry)
     }

@@ -156,7 +156,7 @@ mod tests {
         check(b"14 comment=hi\n", Ok(Records::default()));
         for bad in [
             &b"10 path=a"[..],
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"11 path=a\n",
             b"path=a\n",
             b"10path=a\n\n",
