@@ -1,4 +1,5 @@
 //! The differ over a real content store and real mounts.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
 

@@ -5,6 +5,9 @@ use super::{BLOCK, Flaw, Kind};
 /// A header block whose checksum holds.
 pub(super) struct Header<'a>(&'a [u8; BLOCK]);
 
+/// Stretches of data in a sparse file as offset and length, not checked yet.
+pub(super) type Extents = Vec<(u64, u64)>;
+
 /// What the type byte of a header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
@@ -106,17 +109,17 @@ impl<'a> Header<'a> {
 
     /// The four segments of a GNU sparse header as `(offset, length)`, whether more blocks of them follow, and the size
     /// of the whole file.
-    pub(super) fn sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64), Flaw> {
+    pub(super) fn sparse(&self) -> Result<(Extents, bool, u64), Flaw> {
         Ok((extents(&self.0[386..482])?, self.0[482] != 0, number(&self.0[483..495], "realsize")?))
     }
 }
 
 /// The segments of one continuation block of a GNU sparse header, and whether another follows.
-pub(super) fn more_extents(block: &[u8; BLOCK]) -> Result<(Vec<(u64, u64)>, bool), Flaw> {
+pub(super) fn more_extents(block: &[u8; BLOCK]) -> Result<(Extents, bool), Flaw> {
     Ok((extents(&block[..504])?, block[504] != 0))
 }
 
-fn extents(bytes: &[u8]) -> Result<Vec<(u64, u64)>, Flaw> {
+fn extents(bytes: &[u8]) -> Result<Extents, Flaw> {
     let mut found = Vec::new();
     for pair in bytes.chunks_exact(24) {
         if pair[0] == 0 {

@@ -174,7 +174,7 @@ mod tests {
         for (bad, key) in [
             (&b"11 path=a\0\n"[..], "path"),
             (b"11 size=-1\n", "size"),
-            (b"28 size=18446744073709551616\n", "size"),
+            (b"29 size=18446744073709551616\n", "size"),
             (b"11 uid=0x1\n", "uid"),
             (b"12 mtime=x.\n", "mtime"),
             (b"24 GNU.sparse.map=1,,2,\n", "GNU.sparse.map"),

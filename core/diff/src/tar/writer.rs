@@ -29,7 +29,7 @@ impl<W: Write> Writer<W> {
         if !records.is_empty() {
             let mut extended = Block::new();
             extended.bytes(0, 100, b"PaxHeaders/entry");
-            extended.common(b'x', 0o644, 0, 0, records.len() as u64, 0);
+            extended.facts(b'x', &Facts { mode: 0o644, size: records.len() as u64, ..Facts::default() });
             self.sink.write_all(&extended.finish())?;
             self.sink.write_all(&records)?;
             self.pad(records.len().wrapping_neg() % BLOCK)?;
@@ -110,7 +110,8 @@ fn encode(entry: &Entry, records: &mut Vec<u8>) -> [u8; BLOCK] {
         Kind::Directory => b'5',
         Kind::Fifo => b'6',
     };
-    block.common(kind, entry.mode, entry.uid.into(), entry.gid.into(), size, u64::try_from(seconds).unwrap_or(0));
+    let mtime = u64::try_from(seconds).unwrap_or(0);
+    block.facts(kind, &Facts { mode: entry.mode, uid: entry.uid, gid: entry.gid, size, mtime });
     if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
         block.number(329, 8, entry.device.0.into());
         block.number(337, 8, entry.device.1.into());
@@ -143,6 +144,16 @@ fn decimal(time: Time) -> String {
     }
     let fraction = format!("{nanos:09}");
     format!("{sign}{seconds}.{}", fraction.trim_end_matches('0'))
+}
+
+/// The numbers that every header has. Those that don't fit are zero there and true in a PAX record.
+#[derive(Default)]
+struct Facts {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    mtime: u64,
 }
 
 /// A header block being filled.
@@ -180,12 +191,12 @@ impl Block {
         self.bytes(at, width, text.as_bytes());
     }
 
-    fn common(&mut self, kind: u8, mode: u32, uid: u64, gid: u64, size: u64, mtime: u64) {
-        self.number(100, 8, mode.into());
-        self.number(108, 8, uid);
-        self.number(116, 8, gid);
-        self.number(124, 12, size);
-        self.number(136, 12, mtime);
+    fn facts(&mut self, kind: u8, facts: &Facts) {
+        self.number(100, 8, facts.mode.into());
+        self.number(108, 8, facts.uid.into());
+        self.number(116, 8, facts.gid.into());
+        self.number(124, 12, facts.size);
+        self.number(136, 12, facts.mtime);
         self.0[156] = kind;
         self.bytes(257, 8, b"ustar\x0000");
     }

@@ -15,7 +15,11 @@ use kevel_contract::{
 use kevel_model::{Context as _, Descriptor, Error, Labels, Mount, Result, media_type};
 use kevel_mount::{TempMount, read_only};
 
-use super::{Walking, blocking, bridge::PieceWriter, target::Overlay};
+use super::{
+    Walking, blocking,
+    bridge::PieceWriter,
+    target::{Overlay, is_unusual},
+};
 use crate::{
     create::{Options, Packed, Upper, Written, create, pack},
     layer::Compression,
@@ -189,9 +193,7 @@ fn changes(lower: &[Mount], upper: &Mount) -> Option<PathBuf> {
     if upper.kind != "overlay" || !upper.target.is_empty() || !lower.target.is_empty() {
         return None;
     }
-    // These keep files elsewhere than where they are seen.
-    let elsewhere = |option: &String| option.starts_with("redirect_dir=") || option.starts_with("metacopy=");
-    if upper.options.iter().any(elsewhere) {
+    if upper.options.iter().chain(&lower.options).any(|option| is_unusual(option)) {
         return None;
     }
     let overlay = Overlay::of(upper)?;

@@ -24,7 +24,7 @@ impl Target {
     /// The place that `mounts` write to.
     pub(super) fn of(mounts: &[Mount]) -> Self {
         let [one] = mounts else { return Self::Mounted };
-        if !one.target.is_empty() || one.is_read_only() {
+        if !one.target.is_empty() || one.is_read_only() || one.options.iter().any(|option| is_unusual(option)) {
             return Self::Mounted;
         }
         match one.kind.as_str() {
@@ -41,6 +41,12 @@ impl Target {
             _ => Self::Mounted,
         }
     }
+}
+
+/// Whether files behind a mount with this option are others than those seen through it, or are kept otherwise.
+pub(super) fn is_unusual(option: &str) -> bool {
+    option == "userxattr"
+        || ["uidmap=", "gidmap=", "redirect_dir=", "metacopy="].iter().any(|key| option.starts_with(key))
 }
 
 /// The directories of an overlay mount that can be written to.
@@ -95,6 +101,8 @@ mod tests {
         check("bind", "/snap", &["rbind", "rw"], directory("/snap", Form::Plain, &[]));
         check("bind", "/snap", &["rbind", "ro"], Target::Mounted);
         check("erofs", "/image", &[], Target::Mounted);
+        check("bind", "/snap", &["uidmap=0:1000:10", "rw", "rbind"], Target::Mounted);
+        check("overlay", "overlay", &["upperdir=/u", "lowerdir=/b", "metacopy=on"], Target::Mounted);
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("fs");
         check("bind", root.to_str().unwrap(), &["rw"], directory(root.to_str().unwrap(), Form::Plain, &[]));
