@@ -110,8 +110,7 @@ fn replaced(old: &Container, new: Container) -> Result<Container> {
     };
     same(old.snapshotter == new.snapshotter, "snapshotter")?;
     same(old.runtime.name == new.runtime.name, "runtime name")?;
-    same(old.sandbox == new.sandbox, "sandbox")?;
-    Ok(Container { created_at: old.created_at, ..new })
+    Ok(Container { created_at: old.created_at, sandbox: old.sandbox.clone(), ..new })
 }
 
 fn changed(old: &Container, new: Container, fieldpaths: &[String]) -> Result<Container> {

@@ -5,7 +5,7 @@
 //! a reserved name, and is recorded then; what is removed is forgotten first. So a crash in between leaves only
 //! something that has no record, which the garbage collector removes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use kevel_contract::{
@@ -25,7 +25,7 @@ use crate::{
 
 /// The label by which a client tells a remote snapshotter which committed snapshot it is about to unpack. The backend
 /// answers "already exists" when it has it already, under the same label.
-const LABEL_TARGET: &str = "containerd.io/snapshot.ref";
+pub(crate) const LABEL_TARGET: &str = "containerd.io/snapshot.ref";
 /// Labels that are for the backend too.
 const INHERITED: &str = "containerd.io/snapshot/";
 
@@ -92,11 +92,11 @@ impl Backend for Store {
     async fn commit(&self, scope: &Scope, name: &str, key: &str, commit: Commit) -> Result<()> {
         check::name("snapshot name", name)?;
         check::labels(&commit.labels)?;
+        self.vacant(scope, name).await?;
         let active = self.find(scope, key)?;
         if active.info.kind != Kind::Active {
             return Err(Error::failed_precondition(format!("snapshot {key:?} is not active and can't be committed")));
         }
-        self.vacant(scope, name)?;
         let parent = commit.parent.clone().unwrap_or_else(|| active.info.parent.clone());
         let rebased = commit.parent.as_deref().filter(|parent| !parent.is_empty());
         let rebased = rebased.map(|parent| self.parent(scope, parent)).transpose()?;
@@ -104,18 +104,18 @@ impl Backend for Store {
         let _reserved = self.core.reserved.share(&backend).await;
         let inner = Commit { labels: inherited(&commit.labels), parent: rebased };
         self.backend.commit(scope, &backend, &active.backend, inner).await?;
-        let info = |now| Info {
-            name: name.to_owned(),
-            parent: parent.clone(),
-            kind: Kind::Committed,
-            created_at: now,
-            updated_at: now,
-            labels: commit.labels.clone(),
-        };
-        let info = info(std::time::SystemTime::now());
-        self.record_commit(scope, key, Snapshot { info, backend: backend.clone() }).await.inspect_err(|_| {
-            tracing::warn!(snapshot = %backend, "committed snapshot could not be recorded and is left to the collector");
-        })
+        let now = SystemTime::now();
+        let (name, labels) = (name.to_owned(), commit.labels);
+        let info = Info { name, parent, kind: Kind::Committed, created_at: now, updated_at: now, labels };
+        let committed = Snapshot { info, backend: backend.clone() };
+        let recorded = self.record_commit(scope, key, committed.clone()).await;
+        if let Err(error) = &recorded {
+            tracing::warn!(snapshot = %backend, "committed snapshot is not recorded and is left to the collector");
+            if error.is_already_exists() {
+                self.vacant(scope, &committed.info.name).await?; // lost a race: the winner's serves this lease too
+            }
+        }
+        recorded
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<()> {
@@ -166,11 +166,25 @@ impl Store {
         state.snapshots.get(&self.key(scope, name)).cloned().ok_or_else(|| missing::<Snapshots>(name))
     }
 
-    fn vacant(&self, scope: &Scope, name: &str) -> Result<()> {
-        match self.find(scope, name) {
-            Ok(_) => Err(Error::already_exists(format!("snapshot {name:?} already exists"))),
-            Err(_) => Ok(()),
+    /// Refuses a name that is taken. Whoever wanted to make that under a lease counts on it from here on.
+    async fn vacant(&self, scope: &Scope, name: &str) -> Result<()> {
+        if self.find(scope, name).is_err() {
+            return Ok(());
         }
+        let exists = Error::already_exists(format!("snapshot {name:?} already exists"));
+        if scope.lease.is_none() {
+            return Err(exists);
+        }
+        let (lease, snapshotter) = (scope.clone(), self.name.clone());
+        let (path, name) = (self.key(scope, name), name.to_owned());
+        let leased = self.core.change(&scope.namespace, move |draft| {
+            let found = draft.get::<Snapshots>(&path, &name).is_ok();
+            if found {
+                draft.lease(&lease, &format!("snapshots/{snapshotter}"), &name)?;
+            }
+            Ok(found)
+        });
+        if leased.await? { Err(exists) } else { Ok(()) }
     }
 
     /// The backend's name of a parent; empty for none.
@@ -188,13 +202,18 @@ impl Store {
     async fn make(&self, scope: &Scope, new: New<'_>) -> Result<Vec<Mount>> {
         check::name("snapshot key", new.key)?;
         check::labels(&new.labels)?;
-        self.vacant(scope, new.key)?;
+        self.vacant(scope, new.key).await?;
         if let Some(target) = new.labels.get(LABEL_TARGET) {
-            self.vacant(scope, target)?;
+            self.vacant(scope, target).await?;
         }
         let parent = self.parent(scope, new.parent)?;
         let backend = self.core.backend_name(&scope.namespace, new.key);
         let _reserved = self.core.reserved.share(&backend).await;
+        // What the backend has from elsewhere has no name of ours; it is known by the target until it is recorded.
+        let _adopting = match new.labels.get(LABEL_TARGET) {
+            Some(target) => Some(self.core.reserved.share(target).await),
+            None => None,
+        };
         let labels = inherited(&new.labels);
         let made = match new.kind {
             Kind::View => self.backend.view(scope, &backend, &parent, labels).await,

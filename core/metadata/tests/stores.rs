@@ -134,6 +134,22 @@ async fn leases_keep_what_is_made_under_them() {
 }
 
 #[tokio::test]
+async fn leases_keep_what_was_there_already() {
+    let node = Node::new().await;
+    let space = scope("k8s.io");
+    let digest = node.put(&space, "data", &[]).await;
+    node.layer(&space, "layer", "", &[]).await;
+    node.stores.leases.create(&space, "pull", Labels::new()).await.unwrap();
+    let lease = space.with_lease("pull");
+    let begin = Begin { reference: "r".into(), total: 0, expected: Some(digest.clone()) };
+    assert_eq!(node.stores.content.begin(&lease, begin).await.err().unwrap().code(), Code::AlreadyExists);
+    let commit = node.snapshotter().commit(&lease, "layer", "none", Default::default());
+    assert_eq!(commit.await.unwrap_err().code(), Code::AlreadyExists);
+    node.collect().await;
+    assert_eq!((node.blobs(&space).await, node.names(&space).await), (vec![digest], vec!["layer".to_owned()]));
+}
+
+#[tokio::test]
 async fn leases_run_out() {
     let node = Node::new().await;
     let space = scope("k8s.io");
@@ -214,7 +230,9 @@ async fn collections_leave_alone_what_comes_meanwhile() {
                 node.stores.leases.create(&space, &id, Labels::new()).await.unwrap();
                 let lease = space.with_lease(&id);
                 // Everybody writes the same blob, which is garbage now and then.
-                let shared = node.put(&lease, "shared", &[]).await;
+                let reference = format!("shared-{id}");
+                let put = node.stores.content.put(&lease, &reference, "shared".into(), Labels::new());
+                let shared = put.await.unwrap();
                 node.stores.content.open(&space, &shared).await.unwrap();
                 let own = node.put(&lease, &id, &[("containerd.io/gc.ref.content.0", shared.as_str())]).await;
                 node.layer(&lease, &format!("layer-{id}"), "", &[]).await;

@@ -174,10 +174,15 @@ impl Store {
     async fn record(&self, scope: &Scope, begin: &Begin) -> Result<record::Ingest> {
         let fresh = self.core.backend_name(&scope.namespace, &begin.reference);
         let (lease, begin) = (scope.clone(), begin.clone());
-        self.core
+        let ingest = self
+            .core
             .change(&scope.namespace, move |draft| {
-                if let Some(digest) = &begin.expected {
-                    draft.vacant::<Blobs>(&draft.key(&[digest.as_str()]), digest.as_str())?;
+                if let Some(digest) = &begin.expected
+                    && let Err(exists) = draft.vacant::<Blobs>(&draft.key(&[digest.as_str()]), digest.as_str())
+                {
+                    // Whoever wanted to write it under a lease counts on it from here on.
+                    draft.lease(&lease, "content", digest.as_str())?;
+                    return Ok(Err(exists));
                 }
                 draft.lease(&lease, "ingests", &begin.reference)?;
                 let key = draft.key(&[&begin.reference]);
@@ -194,7 +199,7 @@ impl Store {
                         found.expected = begin.expected;
                         draft.put::<Ingests>(&key, found.clone());
                     }
-                    return Ok(found);
+                    return Ok(Ok(found));
                 }
                 let ingest = record::Ingest {
                     reference: begin.reference,
@@ -205,9 +210,10 @@ impl Store {
                     expires_at: draft.now + INGEST_LIFE,
                 };
                 draft.put::<Ingests>(&key, ingest.clone());
-                Ok(ingest)
+                Ok(Ok(ingest))
             })
-            .await
+            .await?;
+        ingest
     }
 
     /// Opens the backend's ingest. The backend may have a blob that this namespace must not know of yet; then the bytes

@@ -28,6 +28,7 @@ use crate::{
     core::{Core, Draft},
     event,
     shelf::part,
+    snapshot::LABEL_TARGET,
     state::{Blobs, Images, Ingests, Leases, Resources, Snapshots},
 };
 
@@ -157,11 +158,16 @@ impl Inner {
         let scope = Scope::new(Namespace::k8s());
         let found = backend.list(&scope, &Filters::default()).await?;
         // First the reservations, then the records: what is made meanwhile is in one of them.
-        let unreserved: Vec<_> = found.into_iter().filter(|info| !self.core.reserved.contains(&info.name)).collect();
+        let reserved = |info: &snapshot::Info| {
+            let target = info.labels.get(LABEL_TARGET);
+            self.core.reserved.contains(&info.name) || target.is_some_and(|target| self.core.reserved.contains(target))
+        };
+        let unreserved: Vec<_> = found.into_iter().filter(|info| !reserved(info)).collect();
         let state = self.core.state();
-        let ours = state.snapshots.all().filter(|(key, _)| key.split('\0').nth(1) == Some(name));
-        let known: BTreeSet<_> = ours.map(|(_, snapshot)| snapshot.backend.as_str()).collect();
-        let orphan = |info: &snapshot::Info| !known.contains(info.name.as_str()) && is_ours(&info.name);
+        let recorded = state.snapshots.all().filter(|(key, _)| key.split('\0').nth(1) == Some(name));
+        let known: BTreeSet<_> = recorded.map(|(_, snapshot)| snapshot.backend.as_str()).collect();
+        let ours = |info: &snapshot::Info| is_ours(&info.name) || info.labels.contains_key(LABEL_TARGET);
+        let orphan = |info: &snapshot::Info| !known.contains(info.name.as_str()) && ours(info);
         let orphans: Vec<_> = unreserved.into_iter().filter(orphan).collect();
         let mut swept = 0;
         for key in leaves_first(&orphans) {

@@ -20,24 +20,24 @@ use kevel_model::{Descriptor, Digest, Filters, Labels, Namespace, media_type};
 use kevel_snapshot::native;
 use tempfile::TempDir;
 
-pub const SNAPSHOTTER: &str = "native";
+pub(crate) const SNAPSHOTTER: &str = "native";
 
-pub struct Node {
-    pub stores: Stores,
+pub(crate) struct Node {
+    pub(crate) stores: Stores,
     /// What is below the stores, to look at and to disturb.
-    pub content: ContentStore,
-    pub snapshots: Snapshotter,
-    pub events: EventExchange,
-    pub disk: Disk,
+    pub(crate) content: ContentStore,
+    pub(crate) snapshots: Snapshotter,
+    pub(crate) events: EventExchange,
+    pub(crate) disk: Disk,
     directory: Option<TempDir>,
 }
 
 impl Node {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(SharingPolicy::Shared).await
     }
 
-    pub async fn with(policy: SharingPolicy) -> Self {
+    pub(crate) async fn with(policy: SharingPolicy) -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self::on(directory, Disk::new(), policy).await
     }
@@ -52,52 +52,52 @@ impl Node {
     }
 
     /// The node after a power loss: the backends keep what they have, the database what was synced.
-    pub async fn after_power_loss(mut self, survives: impl FnMut(usize) -> bool) -> Self {
+    pub(crate) async fn after_power_loss(mut self, survives: impl FnMut(usize) -> bool) -> Self {
         let directory = self.directory.take().unwrap();
         let disk = self.disk.after_power_loss(survives);
         drop(self);
         Self::on(directory, disk, SharingPolicy::Shared).await
     }
 
-    pub fn snapshotter(&self) -> &Snapshotter {
+    pub(crate) fn snapshotter(&self) -> &Snapshotter {
         &self.stores.snapshotters[SNAPSHOTTER]
     }
 
-    pub async fn collect(&self) -> Collected {
+    pub(crate) async fn collect(&self) -> Collected {
         self.stores.garbage.collect().await.unwrap()
     }
 
-    pub async fn put(&self, scope: &Scope, data: &str, labels: &[(&str, &str)]) -> Digest {
+    pub(crate) async fn put(&self, scope: &Scope, data: &str, labels: &[(&str, &str)]) -> Digest {
         let put = self.stores.content.put(scope, data, data.to_owned().into(), label(labels));
         put.await.unwrap()
     }
 
     /// A committed snapshot on a parent (empty for none).
-    pub async fn layer(&self, scope: &Scope, name: &str, parent: &str, labels: &[(&str, &str)]) {
+    pub(crate) async fn layer(&self, scope: &Scope, name: &str, parent: &str, labels: &[(&str, &str)]) {
         let key = format!("unpack-{name}");
         self.snapshotter().prepare(scope, &key, parent, Labels::new()).await.unwrap();
         let commit = kevel_contract::snapshot::Commit { labels: label(labels), parent: None };
         self.snapshotter().commit(scope, name, &key, commit).await.unwrap();
     }
 
-    pub async fn image(&self, scope: &Scope, name: &str, target: &Digest) {
+    pub(crate) async fn image(&self, scope: &Scope, name: &str, target: &Digest) {
         let target = Descriptor::new(media_type::OCI_MANIFEST, target.clone(), 1);
         let image = kevel_contract::image::Image::new(name, target, Labels::new());
         self.stores.images.create(scope, image).await.unwrap();
     }
 
-    pub async fn blobs(&self, scope: &Scope) -> Vec<Digest> {
+    pub(crate) async fn blobs(&self, scope: &Scope) -> Vec<Digest> {
         let all = self.stores.content.list(scope, &Filters::default()).await.unwrap();
         all.into_iter().map(|info| info.digest).collect()
     }
 
-    pub async fn names(&self, scope: &Scope) -> Vec<String> {
+    pub(crate) async fn names(&self, scope: &Scope) -> Vec<String> {
         let all = self.snapshotter().list(scope, &Filters::default()).await.unwrap();
         all.into_iter().map(|info| info.name).collect()
     }
 
     /// Blobs and snapshots that the backends have.
-    pub async fn below(&self) -> (usize, usize) {
+    pub(crate) async fn below(&self) -> (usize, usize) {
         let any = scope("any");
         let blobs = self.content.list(&any, &Filters::default()).await.unwrap().len();
         (blobs, self.snapshots.list(&any, &Filters::default()).await.unwrap().len())
@@ -110,10 +110,10 @@ async fn backends(root: &Path) -> (ContentStore, Snapshotter) {
     (ContentStore::new(Target::local("local"), content), Snapshotter::new(Target::local(SNAPSHOTTER), snapshots))
 }
 
-pub fn scope(namespace: &str) -> Scope {
+pub(crate) fn scope(namespace: &str) -> Scope {
     Scope::new(Namespace::new(namespace).unwrap())
 }
 
-pub fn label(pairs: &[(&str, &str)]) -> Labels {
+pub(crate) fn label(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
