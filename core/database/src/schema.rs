@@ -33,8 +33,7 @@ impl Schema {
     }
 
     pub(crate) fn apply(&self, file: &str, database: &redb::Database) -> Result<()> {
-        let mut transaction = database.begin_write().map_err(DatabaseError::access("starting a write"))?;
-        transaction.set_quick_repair(true);
+        let transaction = database.begin_write().map_err(DatabaseError::access("starting a write"))?;
         let mut batch = Batch::new(&transaction);
         let wanted = Stamp { name: self.name.to_owned(), version: self.version };
         match batch.get(STAMP, "")? {

@@ -52,7 +52,11 @@ async fn stores_reads_and_reopens() {
     drop(database);
     let database = Database::open(&path, &Schema::first("test")).unwrap();
     assert_eq!(database.read(|snapshot| snapshot.get(TWO, "a")).unwrap(), Some(value("2")));
-    database.write(|batch| Ok(batch.delete(ONE, "a"))).await.unwrap();
+    let write = database.write(|batch| {
+        batch.delete(ONE, "a");
+        Ok(())
+    });
+    write.await.unwrap();
     assert_eq!(database.read(|snapshot| snapshot.get(ONE, "a")).unwrap(), None);
 }
 
@@ -136,7 +140,11 @@ async fn waiting_writes_share_a_commit_and_hooks_come_before_answers() {
 async fn a_failed_commit_fails_all_of_it() {
     let disk = Disk::new();
     let database = memory(&disk);
-    database.write(|batch| Ok(batch.put(ONE, "a", &value("1")))).await.unwrap();
+    let write = database.write(|batch| {
+        batch.put(ONE, "a", &value("1"));
+        Ok(())
+    });
+    write.await.unwrap();
     disk.fail_after(0);
     let outcome = Arc::new(Mutex::new(None));
     let told = Arc::clone(&outcome);

@@ -75,8 +75,7 @@ fn transact(
     acknowledges: &mut Vec<Acknowledge>,
     hooks: &mut Vec<Hook>,
 ) -> Result<()> {
-    let mut transaction = file.begin_write().map_err(DatabaseError::access("starting a write"))?;
-    transaction.set_quick_repair(true);
+    let transaction = file.begin_write().map_err(DatabaseError::access("starting a write"))?;
     let (mut changed, mut broken) = (false, None);
     // Every piece runs even after a failure to store, so that each caller is answered with why.
     for Job(work) in group {

@@ -6,13 +6,17 @@ mod node;
 
 use futures::{StreamExt as _, future};
 use kevel_contract::{
+    Scope,
+    call::Target,
     container::{Container, Runtime},
     content::{Begin, Commit},
     image::Delete,
     lease::{LABEL_EXPIRE, Resource},
+    snapshot::{self, Snapshotter},
 };
-use kevel_metadata::SharingPolicy;
-use kevel_model::{Any, Code, Digest, Filters, Labels};
+use kevel_database::{Database, crash::Disk};
+use kevel_metadata::{SCHEMA, SharingPolicy};
+use kevel_model::{Any, Code, Digest, Error, Filters, Labels, Mount, Result};
 use node::{Node, SNAPSHOTTER, label, scope};
 
 fn container(id: &str, snapshot: &str) -> Container {
@@ -249,6 +253,72 @@ async fn collections_leave_alone_what_comes_meanwhile() {
     let _ = collector.await;
     node.collect().await;
     assert_eq!(node.below().await, (0, 0));
+}
+
+/// A snapshotter that has the layer `remote` from elsewhere, as lazy-pulling ones do.
+struct Remote(Snapshotter);
+
+#[async_trait::async_trait]
+impl snapshot::Backend for Remote {
+    async fn stat(&self, scope: &Scope, key: &str) -> Result<snapshot::Info> {
+        self.0.stat(scope, key).await
+    }
+    async fn update(&self, scope: &Scope, info: snapshot::Info, paths: &[String]) -> Result<snapshot::Info> {
+        self.0.update(scope, info, paths).await
+    }
+    async fn usage(&self, scope: &Scope, key: &str) -> Result<snapshot::Usage> {
+        self.0.usage(scope, key).await
+    }
+    async fn mounts(&self, scope: &Scope, key: &str) -> Result<Vec<Mount>> {
+        self.0.mounts(scope, key).await
+    }
+    async fn prepare(&self, scope: &Scope, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
+        let target = labels.get("containerd.io/snapshot.ref").filter(|target| *target == "remote").cloned();
+        let mounts = self.0.prepare(scope, key, parent, labels.clone()).await?;
+        let Some(target) = target else { return Ok(mounts) };
+        self.0.commit(scope, &target, key, snapshot::Commit { labels, parent: None }).await?;
+        Err(Error::already_exists("it is there already"))
+    }
+    async fn view(&self, scope: &Scope, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
+        self.0.view(scope, key, parent, labels).await
+    }
+    async fn commit(&self, scope: &Scope, name: &str, key: &str, commit: snapshot::Commit) -> Result<()> {
+        self.0.commit(scope, name, key, commit).await
+    }
+    async fn remove(&self, scope: &Scope, key: &str) -> Result<()> {
+        self.0.remove(scope, key).await
+    }
+    async fn list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<snapshot::Info>> {
+        self.0.list(scope, filters).await
+    }
+    async fn cleanup(&self, _: &Scope) -> Result<()> {
+        Err(Error::unimplemented("cleanup is not offered"))
+    }
+}
+
+#[tokio::test]
+async fn layers_that_a_snapshotter_has_from_elsewhere_are_adopted() {
+    let node = Node::new().await;
+    let space = scope("k8s.io");
+    let remote = Snapshotter::new(Target::local("remote"), Remote(node.snapshots.clone()));
+    let database = Database::on("remote", Disk::new(), &SCHEMA).unwrap();
+    let (content, events) = (node.content.clone(), node.events.clone());
+    let snapshotters = [(SNAPSHOTTER.to_owned(), remote)].into();
+    let stores = kevel_metadata::open(database, content, snapshotters, events, SharingPolicy::Shared).unwrap();
+    let snapshots = &stores.snapshotters[SNAPSHOTTER];
+    stores.leases.create(&space, "pull", Labels::new()).await.unwrap();
+    let labels = label(&[("containerd.io/snapshot.ref", "remote"), ("other", "1")]);
+    for _ in 0..2 {
+        let prepared = snapshots.prepare(&space.with_lease("pull"), "unpack", "", labels.clone()).await;
+        assert_eq!(prepared.unwrap_err().code(), Code::AlreadyExists);
+    }
+    let info = snapshots.stat(&space, "remote").await.unwrap();
+    assert_eq!((info.kind, info.parent.as_str()), (snapshot::Kind::Committed, ""));
+    snapshots.prepare(&space.with_lease("pull"), "top", "remote", Labels::new()).await.unwrap();
+    assert_eq!(stores.garbage.collect().await.unwrap().snapshots, 0);
+    assert_eq!(node.below().await.1, 2);
+    stores.leases.delete(&space, "pull", true).await.unwrap();
+    assert_eq!(node.below().await.1, 0);
 }
 
 /// Numbers as good as random from a seed.

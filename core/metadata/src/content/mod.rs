@@ -174,8 +174,7 @@ impl Store {
     async fn record(&self, scope: &Scope, begin: &Begin) -> Result<record::Ingest> {
         let fresh = self.core.backend_name(&scope.namespace, &begin.reference);
         let (lease, begin) = (scope.clone(), begin.clone());
-        let ingest = self
-            .core
+        self.core
             .change(&scope.namespace, move |draft| {
                 if let Some(digest) = &begin.expected
                     && let Err(exists) = draft.vacant::<Blobs>(&draft.key(&[digest.as_str()]), digest.as_str())
@@ -212,8 +211,7 @@ impl Store {
                 draft.put::<Ingests>(&key, ingest.clone());
                 Ok(Ok(ingest))
             })
-            .await?;
-        ingest
+            .await?
     }
 
     /// Opens the backend's ingest. The backend may have a blob that this namespace must not know of yet; then the bytes
