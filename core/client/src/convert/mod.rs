@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod task;
 pub mod types;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::SystemTime};
 
 use kevel_model::{Any, Error, Result};
 use prost_types::{FieldMask, Timestamp};
@@ -71,11 +71,16 @@ pub fn time_read(field: &str, time: Option<Timestamp>) -> Result<SystemTime> {
     Ok(optional_time_read(field, time)?.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
+/// Seconds of the years 1 to 9999, the moments that protobuf can name.
+const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
 /// A moment from the wire, if there is one.
 pub fn optional_time_read(field: &str, time: Option<Timestamp>) -> Result<Option<SystemTime>> {
-    time.map(SystemTime::try_from)
-        .transpose()
-        .map_err(|error| Error::invalid_argument(format!("{field} is no moment")).with_source(error))
+    let Some(time) = time else { return Ok(None) };
+    let Timestamp { seconds, nanos } = time;
+    let valid = SECONDS.contains(&seconds) && (0..1_000_000_000).contains(&nanos);
+    let read = valid.then(|| SystemTime::try_from(time).ok()).flatten();
+    read.map(Some).ok_or_else(|| Error::invalid_argument(format!("{field} is no moment: {seconds} s and {nanos} ns")))
 }
 
 /// The paths of a field mask; none for no mask.

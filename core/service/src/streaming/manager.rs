@@ -20,10 +20,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_STREAMS: usize = 4096;
 
 /// A stream manager in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Manager {
     streams: Mutex<HashMap<(Namespace, String), Slot>>,
     arrived: Notify,
+    patience: Duration,
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Self { streams: Mutex::default(), arrived: Notify::new(), patience: PATIENCE }
+    }
 }
 
 /// A stream's state. It runs as long as somebody holds the sending half towards its client.
@@ -72,8 +79,8 @@ impl Backend for Manager {
                 arrived.await;
             }
         };
-        let taken = tokio::time::timeout(PATIENCE, wait).await;
-        taken.map_err(|_| Error::not_found(format!("stream {id:?} did not arrive within {PATIENCE:?}")))
+        let taken = tokio::time::timeout(self.patience, wait).await;
+        taken.map_err(|_| Error::not_found(format!("stream {id:?} did not arrive within {:?}", self.patience)))
     }
 }
 
@@ -85,9 +92,9 @@ mod tests {
         Scope::new(Namespace::new(name).unwrap())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_stream_is_taken_once_and_its_name_is_free_when_it_ends() {
-        let manager = Manager::default();
+        let manager = Manager { patience: Duration::from_millis(10), ..Manager::default() };
         let (client, service) = Stream::pair(1);
         manager.register(&scope("a"), "s", service).await.unwrap();
         let (_other, again) = Stream::pair(1);
