@@ -1,0 +1,11 @@
+//! Configuration of the CRI plugins, under containerd's keys. Only keys that Kevel acts on are here; the others are
+//! reported as unknown when the daemon starts.
+
+mod handler;
+mod images;
+mod runtime;
+
+pub(crate) use handler::handlers as resolve_handlers;
+pub use handler::{Handler, HandlerConfig};
+pub use images::{ImagesConfig, RegistryConfig, RuntimePlatform};
+pub use runtime::{CniConfig, ContainerdConfig, RuntimeConfig};

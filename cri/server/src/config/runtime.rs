@@ -1,0 +1,162 @@
+//! `io.containerd.cri.v1.runtime`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use kevel_cri_network::IpPreference;
+use serde::{Deserialize, Serialize};
+
+use super::HandlerConfig;
+
+/// How pods and containers are run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuntimeConfig {
+    /// Runtime handlers.
+    pub containerd: ContainerdConfig,
+    /// Networks.
+    pub cni: CniConfig,
+    /// Give processes SELinux labels.
+    pub enable_selinux: bool,
+    /// The longest line of a container's log, in bytes; longer ones are split.
+    pub max_container_log_line_size: usize,
+    /// Use no AppArmor profile.
+    pub disable_apparmor: bool,
+    /// No process gets a lower OOM score than the daemon has.
+    pub restrict_oom_score_adj: bool,
+    /// Keep the default masked and read-only paths whatever the request says.
+    pub disable_proc_mount: bool,
+    /// The seccomp profile of containers that name none: empty for none, `runtime/default`, or a path.
+    pub unset_seccomp_profile: String,
+    /// Ignore huge page limits when the controller is missing.
+    pub tolerate_missing_hugetlb_controller: bool,
+    /// Ignore huge page limits.
+    pub disable_hugetlb_controller: bool,
+    /// Devices belong to the container's user.
+    pub device_ownership_from_security_context: bool,
+    /// Make no volumes that only the image declares.
+    pub ignore_image_defined_volumes: bool,
+    /// Keep network namespaces below the state directory and not in `/var/run/netns`.
+    pub netns_mounts_under_state_dir: bool,
+    /// Pods may bind ports below 1024.
+    pub enable_unprivileged_ports: bool,
+    /// Pods may ping.
+    pub enable_unprivileged_icmp: bool,
+    /// How long output of a command is waited for after its end, e.g. `10s`; empty for 10 seconds.
+    pub drain_exec_sync_io_timeout: String,
+}
+
+/// Runtime handlers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerdConfig {
+    /// The handler of pods that name none.
+    pub default_runtime_name: String,
+    /// Handlers by name.
+    pub runtimes: BTreeMap<String, HandlerConfig>,
+}
+
+/// Networks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CniConfig {
+    /// Where plugins are, in order of search.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Where plugins are, in the form of older versions; used when `bin_dirs` is empty.
+    pub bin_dir: String,
+    /// Where network configurations are.
+    pub conf_dir: PathBuf,
+    /// How many networks a pod joins; 0 means all.
+    pub max_conf_num: usize,
+    /// Join networks one after the other.
+    pub setup_serially: bool,
+    /// A template from which a network configuration is made when the kubelet tells the pod CIDR.
+    pub conf_template: String,
+    /// Which address of several is the pod's own.
+    pub ip_pref: IpPreference,
+    /// Bring `lo` up without a plugin.
+    pub use_internal_loopback: bool,
+    /// Where records of attachments are; Kevel's own key.
+    pub cache_dir: PathBuf,
+    /// Use a built-in bridge network while there is no configuration; Kevel's own key.
+    pub fallback: bool,
+    /// The address ranges of that network, one for each family; Kevel's own key.
+    pub fallback_subnets: Vec<String>,
+    /// The bridge of that network; Kevel's own key.
+    pub fallback_bridge: String,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            containerd: ContainerdConfig::default(),
+            cni: CniConfig::default(),
+            enable_selinux: false,
+            max_container_log_line_size: 16 << 10,
+            disable_apparmor: false,
+            restrict_oom_score_adj: false,
+            disable_proc_mount: false,
+            unset_seccomp_profile: String::new(),
+            tolerate_missing_hugetlb_controller: true,
+            disable_hugetlb_controller: true,
+            device_ownership_from_security_context: false,
+            ignore_image_defined_volumes: false,
+            netns_mounts_under_state_dir: false,
+            enable_unprivileged_ports: true,
+            enable_unprivileged_icmp: true,
+            drain_exec_sync_io_timeout: String::new(),
+        }
+    }
+}
+
+impl Default for ContainerdConfig {
+    fn default() -> Self {
+        let runc = HandlerConfig { runtime_type: "io.containerd.runc.v2".to_owned(), ..HandlerConfig::default() };
+        Self { default_runtime_name: "runc".to_owned(), runtimes: [("runc".to_owned(), runc)].into() }
+    }
+}
+
+impl Default for CniConfig {
+    fn default() -> Self {
+        let fallback = kevel_cri_network::conf::Fallback::default();
+        Self {
+            bin_dirs: vec![PathBuf::from("/opt/cni/bin")],
+            bin_dir: String::new(),
+            conf_dir: PathBuf::from("/etc/cni/net.d"),
+            max_conf_num: 1,
+            setup_serially: false,
+            conf_template: String::new(),
+            ip_pref: IpPreference::Ipv4,
+            use_internal_loopback: true,
+            cache_dir: PathBuf::from("/var/lib/cni"),
+            fallback: true,
+            fallback_subnets: fallback.subnets,
+            fallback_bridge: fallback.bridge,
+        }
+    }
+}
+
+impl CniConfig {
+    /// What the network crate is made with; `conf_dir` and `max_conf_num` may be a handler's own.
+    pub fn network(&self, conf_dir: Option<&str>, max_conf_num: Option<usize>) -> kevel_cri_network::Config {
+        let bin_dirs = match self.bin_dirs.is_empty() {
+            true if !self.bin_dir.is_empty() => vec![PathBuf::from(&self.bin_dir)],
+            _ => self.bin_dirs.clone(),
+        };
+        let fallback = kevel_cri_network::conf::Fallback {
+            subnets: self.fallback_subnets.clone(),
+            bridge: self.fallback_bridge.clone(),
+            ..Default::default()
+        };
+        kevel_cri_network::Config {
+            bin_dirs,
+            conf_dir: conf_dir.map_or_else(|| self.conf_dir.clone(), PathBuf::from),
+            max_conf_num: max_conf_num.unwrap_or(self.max_conf_num),
+            setup_serially: self.setup_serially,
+            ip_pref: self.ip_pref,
+            use_internal_loopback: self.use_internal_loopback,
+            cache_dir: self.cache_dir.clone(),
+            fallback: self.fallback.then_some(fallback),
+            ..Default::default()
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! CreateContainer: plan, reserve, do, publish.
+
+use std::{path::Path, sync::Arc};
+
+use kevel_contract::container::Container as Entry;
+use kevel_cri_spec::{ContainerInput, Mode, SandboxPaths};
+use kevel_model::{Any, Error, Labels, Result};
+use kevel_proto::{
+    any::SPEC,
+    runtime::v1::{ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode},
+};
+use prost::Message;
+use tonic::Status;
+
+use super::{user, volume};
+use crate::{
+    answer::status,
+    check,
+    config::Handler,
+    files::{self, blocking},
+    identity,
+    image::Image,
+    index::{Container, Pod},
+    record::{CONTAINER, ContainerRecord, ContainerState, EXTENSION, KIND, Stored, write_state},
+    server::Server,
+    translate,
+    undo::Undo,
+};
+
+/// Labels with longer key and value are left out of the container store, which takes no more; CRI answers have them.
+const LABEL: usize = 4096;
+
+impl Server {
+    /// Makes a container in a pod. A retry joins the operation that runs, or gets the container that it made.
+    pub(crate) async fn create_container(
+        self: &Arc<Self>,
+        request: CreateContainerRequest,
+    ) -> Result<CreateContainerResponse, Status> {
+        let plan = || -> Result<(Arc<Pod>, String)> {
+            let config = check::container_config(request.config.as_ref())?;
+            if config.mounts.iter().any(|mount| mount.image.is_some()) {
+                return Err(Error::unimplemented("config.mounts: images as volumes are not offered yet"));
+            }
+            if !config.cdi_devices.is_empty() {
+                return Err(Error::unimplemented("config.cdi_devices: CDI devices are not offered yet"));
+            }
+            let name = identity::container_name(&config.metadata.clone().unwrap_or_default());
+            Ok((self.index.pod(&request.pod_sandbox_id)?, name))
+        };
+        let (pod, name) = plan().map_err(|error| status(&error))?;
+        let print = request.config.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        let key = format!("create container {name} in {}", pod.record.id);
+        let server = self.clone();
+        let work = || async move { make(&server, request, &pod.record.id, name).await };
+        let container_id = self.operations.run(key, print, work).await?;
+        Ok(CreateContainerResponse { container_id })
+    }
+}
+
+/// A container to be made.
+struct Plan<'a> {
+    pod: Arc<Pod>,
+    handler: &'a Handler,
+    image: Arc<Image>,
+    snapshotter: String,
+}
+
+async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, name: String) -> Result<String> {
+    let _shared = server.pods.share(pod).await;
+    let config = request.config.unwrap_or_default();
+    let pod = server.index.pod(pod)?;
+    if let Some(found) = server.index.snapshot().container_named(&pod.record.id, &name) {
+        if found.record.config.0 == config {
+            return Ok(found.record.id.clone());
+        }
+        let id = &found.record.id;
+        return Err(Error::already_exists(format!("container {name} exists as {id}, made from another configuration")));
+    }
+    if !pod.ready {
+        return Err(Error::failed_precondition(format!("pod sandbox {} is not running", pod.record.id)));
+    }
+    let handler = server.settings.handler(&pod.record.handler)?;
+    let wanted = config.image.clone().unwrap_or_default().image;
+    let image = server.images.find(&wanted)?;
+    let snapshotter = server.snapshotter_of(handler);
+    server.images.unpacked(&image, &snapshotter).await?;
+    let id = identity::new_id()?;
+    let log_path = match (pod.record.config.log_directory.as_str(), config.log_path.as_str()) {
+        ("", _) | (_, "") => String::new(),
+        (dir, path) => Path::new(dir).join(path).to_string_lossy().into_owned(),
+    };
+    let record = ContainerRecord {
+        name,
+        sandbox_id: pod.record.id.clone(),
+        image_id: image.id.clone(),
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        log_path,
+        stop_signal: translate::stop_signal(&config, &image.config.stop_signal)?,
+        volumes: volumes(server, &id, &config, &image),
+        created_at: identity::now(),
+        complete: false,
+        config: Stored(config),
+        id,
+    };
+    let plan = Plan { pod, handler, image, snapshotter };
+    let mut undo = Undo::default();
+    match build(server, &plan, record, &mut undo).await {
+        Ok(record) => {
+            let (pod, id) = (record.sandbox_id.clone(), record.id.clone());
+            server.index.put_container(Container { record: Arc::new(record), state: Arc::default() });
+            server.tell(&pod, &id, ContainerEventType::ContainerCreatedEvent);
+            Ok(id)
+        }
+        Err(error) => {
+            undo.unwind().await; // what is left is left in the store as incomplete, for the next start
+            Err(error)
+        }
+    }
+}
+
+/// Directories for the volumes that only the image declares.
+fn volumes(
+    server: &Server,
+    id: &str,
+    config: &kevel_proto::runtime::v1::ContainerConfig,
+    image: &Image,
+) -> Vec<crate::record::Volume> {
+    if server.settings.config.ignore_image_defined_volumes {
+        return Vec::new();
+    }
+    let clean = |path: &str| path.trim_end_matches('/').to_owned();
+    let taken: Vec<String> = config.mounts.iter().map(|mount| clean(&mount.container_path)).collect();
+    let own = image.config.volumes.keys().filter(|path| path.starts_with('/') && !taken.contains(&clean(path)));
+    let dir = server.settings.files.container(id).join("volumes");
+    own.enumerate()
+        .map(|(index, path)| crate::record::Volume {
+            container_path: path.clone(),
+            host_path: dir.join(index.to_string()).to_string_lossy().into_owned(),
+        })
+        .collect()
+}
+
+/// The record first, which keeps the snapshot from the garbage collector, then the snapshot, then the spec.
+async fn build(
+    server: &Arc<Server>,
+    plan: &Plan<'_>,
+    mut record: ContainerRecord,
+    undo: &mut Undo,
+) -> Result<ContainerRecord> {
+    let id = record.id.clone();
+    let (of, at) = (server.clone(), id.clone());
+    undo.push("removing the record", async move { of.containers.delete(&of.scope, &at).await });
+    server.containers.create(&server.scope, stored(plan, &record)?).await?;
+    let (of, at, by) = (server.clone(), id.clone(), plan.snapshotter.clone());
+    undo.push("removing the snapshot", async move { of.snapshotter(&by)?.remove(&of.scope, &at).await });
+    let snapshotter = server.snapshotter(&plan.snapshotter)?;
+    let rootfs = snapshotter.prepare(&server.scope, &id, &plan.image.chain_id, Labels::new()).await?;
+    let (dirs, at) = (server.settings.files.clone(), id.clone());
+    undo.push("removing files", blocking(move || remove_files(&dirs, &at)));
+    let spec = spec(server, plan, &mut record, rootfs).await?;
+    record.complete = true;
+    let path = server.settings.files.status(&id);
+    blocking(move || write_state(&path, &ContainerState::default())).await?;
+    let mut container = Entry::new(id);
+    container.spec = Some(spec);
+    container.extensions = [(EXTENSION.to_owned(), record.pack()?)].into();
+    let paths = ["spec".to_owned(), format!("extensions.{EXTENSION}")];
+    server.containers.update(&server.scope, container, &paths).await?;
+    Ok(record)
+}
+
+/// Removes a container's directories. Blocks.
+pub(super) fn remove_files(dirs: &files::Files, id: &str) -> Result<()> {
+    files::remove_dir(&dirs.container_state(id))?;
+    files::remove_dir(&dirs.container(id))
+}
+
+fn stored(plan: &Plan<'_>, record: &ContainerRecord) -> Result<Entry> {
+    let short = |(key, value): &(&String, &String)| !key.is_empty() && key.len() + value.len() <= LABEL;
+    let given = record.config.labels.iter().filter(short).map(|(key, value)| (key.clone(), value.clone()));
+    let mut labels: Labels = given.collect();
+    labels.insert(KIND.to_owned(), CONTAINER.to_owned());
+    Ok(Entry {
+        labels,
+        image: plan.image.name(),
+        runtime: plan.handler.runtime.clone(),
+        snapshotter: plan.snapshotter.clone(),
+        snapshot_key: record.id.clone(),
+        extensions: [(EXTENSION.to_owned(), record.pack()?)].into(),
+        sandbox: record.sandbox_id.clone(),
+        ..Entry::new(record.id.clone())
+    })
+}
+
+async fn spec(
+    server: &Arc<Server>,
+    plan: &Plan<'_>,
+    record: &mut ContainerRecord,
+    rootfs: Vec<kevel_model::Mount>,
+) -> Result<Any> {
+    let (settings, copy, image) = (server.settings.clone(), record.clone(), plan.image.clone());
+    let pod_record = plan.pod.record.clone();
+    let (pod, mut container) = blocking(move || {
+        let files = &settings.files;
+        files::make_dir(&files.container(&copy.id))?;
+        files::make_dir(&files.container_state(&copy.id))?;
+        let pod = translate::pod(&pod_record.id, &pod_record.config, &settings.config)?;
+        let mut container = translate::container(&copy.id, &copy.config, &copy.volumes, &settings.config)?;
+        container.user = user::look_up(&files.temporary(), &rootfs, &copy.config, &image.config, |root| {
+            copy.volumes.iter().try_for_each(|one| volume::fill(root, one))
+        })?;
+        Ok((pod, container))
+    })
+    .await?;
+    (record.uid, record.gid) = (container.user.uid, container.user.gid);
+    record.groups = groups(&container.user);
+    container.target_pid_namespace = target(server, record, container.namespaces.pid)?;
+    let spec = kevel_cri_spec::container(&ContainerInput {
+        pod: &pod,
+        container: &container,
+        image: &plan.image.config.for_spec(),
+        paths: &paths(server, &plan.pod),
+        handler: &plan.handler.for_spec(server.recursive_read_only(&plan.handler.name)),
+        node: &server.settings.node,
+        policy: &server.settings.policy,
+    })?;
+    Ok(Any::new(SPEC, spec.to_vec()))
+}
+
+/// The additional groups of a user, as statuses show them: the primary one among them.
+fn groups(user: &kevel_cri_spec::User) -> Vec<i64> {
+    let mut groups: std::collections::BTreeSet<i64> = user.supplemental_groups.iter().copied().collect();
+    groups.insert(user.gid);
+    if user.groups_policy == kevel_cri_spec::GroupsPolicy::Merge {
+        groups.extend(&user.image_groups);
+    }
+    groups.into_iter().collect()
+}
+
+/// The process namespace of the container that this one looks at.
+fn target(server: &Server, record: &ContainerRecord, mode: Mode) -> Result<Option<String>> {
+    if mode != Mode::Target {
+        return Ok(None);
+    }
+    let security = record.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let options = security.and_then(|security| security.namespace_options.clone()).unwrap_or_default();
+    let target = server.index.container(&options.target_id)?;
+    let field = "config.linux.security_context.namespace_options.target_id";
+    if target.record.sandbox_id != record.sandbox_id {
+        return Err(Error::invalid_argument(format!("{field}: a container of another pod")));
+    }
+    if target.state.cri() != kevel_proto::runtime::v1::ContainerState::ContainerRunning {
+        return Err(Error::failed_precondition(format!("{field}: the container does not run")));
+    }
+    Ok(Some(format!("/proc/{}/ns/pid", target.state.pid)))
+}
+
+/// What exists for a pod's containers to share.
+fn paths(server: &Server, pod: &Pod) -> SandboxPaths {
+    let record = &pod.record;
+    let dir = server.settings.files.sandbox(&record.id);
+    let file = |name: &str| Some(dir.join(name).to_string_lossy().into_owned());
+    let options = translate::security(&record.config).namespace_options.unwrap_or_default();
+    let shm = match options.ipc == NamespaceMode::Node as i32 {
+        true => "/dev/shm".to_owned(),
+        false => server.settings.files.sandbox_state(&record.id).join("shm").to_string_lossy().into_owned(),
+    };
+    let paths = SandboxPaths {
+        hostname: file("hostname"),
+        hosts: file("hosts"),
+        resolv_conf: file("resolv.conf"),
+        shm: Some(shm),
+        network: (!record.host_network()).then(|| record.netns.clone()),
+        ..SandboxPaths::default()
+    };
+    if record.pid == 0 { paths } else { paths.with_process(record.pid) }
+}

@@ -1,0 +1,43 @@
+//! Containers: a file for each RPC, and what they share.
+
+mod create;
+mod exec_sync;
+mod list;
+pub(crate) mod monitor;
+mod remove;
+mod reopen_log;
+mod start;
+pub(crate) mod stats;
+mod status;
+mod stop;
+mod update;
+mod user;
+mod volume;
+
+use kevel_cri_logs::Settings;
+use kevel_model::{Error, Result};
+
+use crate::{
+    files::blocking,
+    record::{ContainerState, write_state},
+    server::Server,
+};
+
+/// An error of the log crate, as everybody else's.
+pub(crate) fn log_error(doing: String, error: kevel_cri_logs::Error) -> Error {
+    Error::internal(doing).with_source(error)
+}
+
+impl Server {
+    /// How containers' output is written.
+    pub(crate) fn log_settings(&self) -> Settings {
+        Settings { max_line: self.settings.config.max_container_log_line_size, ..Settings::default() }
+    }
+
+    /// Changes a container's state in memory, then on disk.
+    pub(crate) async fn set_state(&self, id: &str, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
+        let Some(state) = self.index.change_state(id, change) else { return Ok(()) };
+        let path = self.settings.files.status(id);
+        blocking(move || write_state(&path, &state)).await
+    }
+}

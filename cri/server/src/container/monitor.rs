@@ -1,0 +1,105 @@
+//! The end of a container's process.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use kevel_contract::task::Exit;
+use kevel_model::{Filters, Result};
+use kevel_proto::{any, containerd::events::TaskOom, runtime::v1::ContainerEventType};
+
+use crate::{identity, server::Server};
+
+/// Between two attempts to wait, when the task service cannot.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a log waits for output that a left behind child may still hold the stream of.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The exit code of a process whose end nobody saw.
+pub(crate) const UNKNOWN: u32 = 255;
+
+impl Server {
+    /// Waits for the container's end and puts it on record.
+    pub(crate) fn monitor(self: &Arc<Self>, id: String) {
+        let server = self.clone();
+        tokio::spawn(async move {
+            let exit = loop {
+                match server.tasks.wait(&server.scope, &id, "").await {
+                    Ok(exit) => break exit,
+                    Err(error) if error.is_not_found() => {
+                        break Exit { status: UNKNOWN, at: std::time::SystemTime::now() };
+                    }
+                    Err(error) => tracing::debug!(container = id, error = error.chain(), "waiting for a container"),
+                }
+                if server.life(&id).is_none() {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            };
+            server.ended(&id, exit).await;
+        });
+    }
+
+    /// Puts a container's end on record: its output is written, its task removed, its state saved, whoever waits told.
+    pub(crate) async fn ended(self: &Arc<Self>, id: &str, exit: Exit) {
+        let life = self.life(id);
+        if let Err(error) = self.bounded("deleting a task", self.delete_task(id)).await {
+            tracing::warn!(container = id, error = error.chain(), "task of an ended container is left");
+        }
+        if let Some(io) = life.as_ref().and_then(|life| life.io.as_ref()) {
+            if tokio::time::timeout(DRAIN, io.drained()).await.is_err() {
+                tracing::warn!(container = id, "output did not end with the container");
+            }
+            io.stop();
+            let _ = io.fifos().remove();
+        }
+        let saved = self.set_state(id, |state| {
+            state.pid = 0;
+            state.finished_at = identity::nanos(exit.at).max(state.started_at);
+            state.exit_code = i32::try_from(exit.status).unwrap_or(i32::MAX);
+            let (oom, code) = (state.oom_killed, state.exit_code);
+            state.reason = match (oom, code) {
+                (true, code) if code != 0 => "OOMKilled",
+                (_, 0) => "Completed",
+                _ => "Error",
+            }
+            .to_owned();
+        });
+        if let Err(error) = saved.await {
+            tracing::warn!(container = id, error = error.chain(), "state is not on disk");
+        }
+        if let Ok(container) = self.index.container(id) {
+            self.tell(&container.record.sandbox_id, id, ContainerEventType::ContainerStoppedEvent);
+        }
+        if let Some(life) = self.bury(id) {
+            life.ended.send_replace(true);
+        }
+    }
+
+    /// Removes a task; one that is gone is no error.
+    pub(crate) async fn delete_task(&self, id: &str) -> Result<()> {
+        match self.tasks.delete(&self.scope, id).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Remembers which containers the kernel took a process from for want of memory, until the exchange ends.
+    pub async fn follow_oom(self: Arc<Self>) {
+        loop {
+            let filters = Filters::parse(&["topic==/tasks/oom,namespace==k8s.io"]).unwrap_or_default();
+            let Ok(mut stream) = self.events.subscribe(&filters).await else { return };
+            while let Some(Ok(envelope)) = stream.next().await {
+                let event = prost_types::Any { type_url: envelope.event.type_url, value: envelope.event.value };
+                let Ok(oom) = any::unpack::<TaskOom>(&event) else { continue };
+                // The end may have been put on record before the news came.
+                let marked = self.set_state(&oom.container_id, |state| {
+                    state.oom_killed = true;
+                    if state.finished_at != 0 && state.exit_code != 0 {
+                        state.reason = "OOMKilled".to_owned();
+                    }
+                });
+                let _ = marked.await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! RemoveContainer.
+
+use std::{sync::Arc, time::Duration};
+
+use kevel_model::Result;
+use kevel_proto::runtime::v1::ContainerEventType;
+use tonic::Status;
+
+use super::create::remove_files;
+use crate::{answer::status, files::blocking, server::Server};
+
+impl Server {
+    /// Ends a container with force and removes every trace of it. One that is gone is no error.
+    pub(crate) async fn remove_container(self: &Arc<Self>, id: &str) -> Result<(), Status> {
+        let container = match self.index.container(id) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other.map_err(|error| status(&error))?,
+        };
+        let (server, id) = (self.clone(), container.record.id.clone());
+        let key = format!("remove container {id}");
+        let work = || async move { server.erase_container(&id).await.map(|()| String::new()) };
+        self.operations.run(key, Vec::new(), work).await.map(drop)
+    }
+
+    /// As RemoveContainer, in the caller's task. The record goes last: while it is there, somebody can try again.
+    pub(crate) async fn erase_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let _alone = self.locks.alone(id).await;
+        let Ok(container) = self.index.container(id) else { return Ok(()) };
+        self.end_container(id, Duration::ZERO).await?;
+        self.bury(id);
+        self.erase_record(id).await?;
+        self.index.remove_container(id);
+        self.usages.forget(id);
+        self.tell(&container.record.sandbox_id, id, ContainerEventType::ContainerDeletedEvent);
+        Ok(())
+    }
+
+    /// Removes what the stores and the disk have of a container that does not run.
+    pub(crate) async fn erase_record(&self, id: &str) -> Result<()> {
+        let entry = match self.containers.get(&self.scope, id).await {
+            Err(error) if error.is_not_found() => None,
+            other => Some(other?),
+        };
+        self.bounded("deleting a task", self.delete_task(id)).await?;
+        if let Some(snapshotter) = entry.as_ref().and_then(|entry| self.snapshotters.get(&entry.snapshotter)) {
+            match snapshotter.remove(&self.scope, id).await {
+                Err(error) if !error.is_not_found() => return Err(error.context(format!("removing container {id}"))),
+                _ => {}
+            }
+        }
+        let (dirs, of) = (self.settings.files.clone(), id.to_owned());
+        blocking(move || remove_files(&dirs, &of)).await?;
+        match self.containers.delete(&self.scope, id).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+}

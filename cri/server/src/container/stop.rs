@@ -1,0 +1,63 @@
+//! StopContainer.
+
+use std::{sync::Arc, time::Duration};
+
+use kevel_contract::task::Kill;
+use kevel_model::{Error, Result};
+use kevel_proto::runtime::v1::ContainerState;
+use tonic::Status;
+
+use crate::{answer::status, server::Server};
+
+/// The longest that the kernel and the shim may take to end a killed container.
+pub(super) const KILLED: Duration = Duration::from_secs(60);
+/// No grace is longer: a year.
+const LONGEST: u64 = 366 * 24 * 3600;
+const SIGKILL: u32 = 9;
+
+impl Server {
+    /// Ends a container: its stop signal, the grace of `timeout` seconds, SIGKILL. One that has ended or is gone is no
+    /// error. Several callers may have different patience; each counts its own.
+    pub(crate) async fn stop_container(self: &Arc<Self>, id: &str, timeout: i64) -> Result<(), Status> {
+        let container = match self.index.container(id) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other.map_err(|error| status(&error))?,
+        };
+        let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0).min(LONGEST));
+        let (server, id) = (self.clone(), container.record.id.clone());
+        let key = format!("stop container {id} within {}s", grace.as_secs());
+        let work = || async move { server.end_container(&id, grace).await.map(|()| String::new()) };
+        self.operations.run(key, Vec::new(), work).await.map(drop)
+    }
+
+    /// As StopContainer, in the caller's task.
+    pub(crate) async fn end_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<()> {
+        let Ok(container) = self.index.container(id) else { return Ok(()) };
+        match container.state.cri() {
+            ContainerState::ContainerRunning | ContainerState::ContainerUnknown => {}
+            ContainerState::ContainerCreated | ContainerState::ContainerExited => return Ok(()),
+        }
+        let Some(life) = self.life(id) else { return Ok(()) };
+        let mut ended = life.ended.subscribe();
+        if !grace.is_zero() {
+            self.signal(id, container.record.stop_signal, false).await?;
+            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.signal(id, SIGKILL, true).await?;
+        match tokio::time::timeout(KILLED, ended.wait_for(|ended| *ended)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::deadline_exceeded(format!("container {id} did not end within {KILLED:?} of SIGKILL"))),
+        }
+    }
+
+    /// Sends a signal; a process that is gone needs none.
+    async fn signal(&self, id: &str, signal: u32, all: bool) -> Result<()> {
+        let kill = Kill { container_id: id.to_owned(), signal, all, ..Kill::default() };
+        match self.bounded("signalling a container", self.tasks.kill(&self.scope, kill)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map_err(|error| error.context(format!("sending signal {signal} to container {id}"))),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Ending and removing the pause container.
+
+use std::time::Duration;
+
+use kevel_contract::{Scope, task::Kill};
+use kevel_model::{Error, Result};
+
+use super::PauseController;
+
+/// The least that the kernel gets to end a killed process.
+const LEAST: Duration = Duration::from_secs(10);
+
+fn gone(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+impl PauseController {
+    /// Kills the pause process, which has nothing to finish, and removes its task.
+    pub(super) async fn end(&self, scope: &Scope, id: &str, timeout: Duration) -> Result<()> {
+        let kill = Kill { container_id: id.to_owned(), signal: 9, all: true, ..Kill::default() };
+        match self.tasks.kill(scope, kill).await {
+            Err(error) if error.is_not_found() => return gone(self.tasks.delete(scope, id).await.map(drop)),
+            // A process that has ended can't be killed; waiting tells.
+            Err(error) => tracing::debug!(sandbox = id, error = error.chain(), "killing the pause process"),
+            Ok(()) => {}
+        }
+        let timeout = timeout.max(LEAST);
+        let waited = tokio::time::timeout(timeout, self.tasks.wait(scope, id, "")).await;
+        let late = |_| Err(Error::deadline_exceeded(format!("sandbox {id} did not end within {timeout:?} of SIGKILL")));
+        gone(waited.unwrap_or_else(late).map(drop))?;
+        gone(self.tasks.delete(scope, id).await.map(drop))
+    }
+
+    /// Removes task, snapshot and record, in this order: while the record is there, somebody can try again.
+    pub(super) async fn erase(&self, scope: &Scope, id: &str) -> Result<()> {
+        self.take_created(id);
+        let container = match self.containers.get(scope, id).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other?,
+        };
+        self.end(scope, id, LEAST).await?;
+        if let Some(snapshotter) = self.snapshotters.get(&container.snapshotter) {
+            gone(snapshotter.remove(scope, &container.snapshot_key).await)?;
+        }
+        gone(self.containers.delete(scope, id).await)
+    }
+}

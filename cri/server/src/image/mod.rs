@@ -1,0 +1,102 @@
+//! Images, as CRI sees them: by the digest of their config, under all their names.
+
+mod config;
+pub(crate) mod fs_info;
+mod index;
+mod list;
+mod pull;
+mod remove;
+mod resolve;
+mod status;
+
+pub(crate) use config::ImageConfig;
+pub(crate) use index::Image;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use kevel_contract::{
+    Scope, content::ContentStore, event::EventExchange, image::ImageStore, snapshot::Snapshotter, transfer::Transfer,
+};
+use kevel_model::{Namespace, Result};
+
+use crate::{config::ImagesConfig, operation::Operations};
+use index::ImageIndex;
+
+/// Images that the CRI made say so with this label.
+pub(crate) const MANAGED: &str = "io.cri-containerd.image";
+/// Images that are never collected have this label.
+pub(crate) const PINNED: &str = "io.cri-containerd.pinned";
+
+/// What images are made of.
+pub struct ImageParts {
+    /// Image records.
+    pub images: ImageStore,
+    /// Blobs.
+    pub content: ContentStore,
+    /// Snapshotters, namespaced, by name.
+    pub snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    /// Who pulls.
+    pub transfer: Transfer,
+    /// Events of the core.
+    pub events: EventExchange,
+    /// The configuration.
+    pub config: ImagesConfig,
+    /// The daemon's root directory, below which snapshotters have theirs.
+    pub root: PathBuf,
+}
+
+/// The images of the node.
+pub struct Images {
+    images: ImageStore,
+    content: ContentStore,
+    snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    transfer: Transfer,
+    events: EventExchange,
+    pub(crate) config: ImagesConfig,
+    root: PathBuf,
+    scope: Scope,
+    index: RwLock<ImageIndex>,
+    pulls: Operations,
+}
+
+impl Images {
+    /// Reads every image that is there.
+    ///
+    /// # Errors
+    /// When the image store does not answer; an image that can't be read is left out and logged.
+    pub async fn new(parts: ImageParts) -> Result<Arc<Self>> {
+        let images = Arc::new(Self {
+            images: parts.images,
+            content: parts.content,
+            snapshotters: parts.snapshotters,
+            transfer: parts.transfer,
+            events: parts.events,
+            config: parts.config,
+            root: parts.root,
+            scope: Scope::new(Namespace::k8s()),
+            index: RwLock::default(),
+            pulls: Operations::default(),
+        });
+        images.load().await?;
+        Ok(images)
+    }
+
+    /// Where images of a handler are unpacked: what the handler says, else what the images' configuration says.
+    pub(crate) fn snapshotter_of(&self, handler: &str, own: &str) -> String {
+        let platform = self.config.runtime_platforms.get(handler).map_or("", |one| one.snapshotter.as_str());
+        let names = [own, platform, self.config.snapshotter.as_str()];
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or("overlayfs").to_owned()
+    }
+
+    fn read_index<T>(&self, read: impl FnOnce(&ImageIndex) -> T) -> T {
+        read(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_index<T>(&self, change: impl FnOnce(&mut ImageIndex) -> T) -> T {
+        change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,101 @@
+//! What runtime handlers can do, asked once for each.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use futures::future::join_all;
+use kevel_proto::runtime::v1::{RuntimeHandler, RuntimeHandlerFeatures};
+use serde_json::Value;
+
+use crate::server::Server;
+
+/// Features by handler.
+#[derive(Default)]
+pub(crate) struct Features {
+    known: RwLock<BTreeMap<String, RuntimeHandlerFeatures>>,
+}
+
+impl Features {
+    fn get(&self, handler: &str) -> RuntimeHandlerFeatures {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(handler).copied().unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// Asks the shim of every handler; one that does not say can do nothing special.
+    pub async fn learn_features(self: Arc<Self>) {
+        let ask = |name: String| {
+            let server = self.clone();
+            async move {
+                let Ok(handler) = server.settings.handler(&name) else { return };
+                let runtime = match handler.config.runtime_path.as_str() {
+                    "" => &handler.runtime.name,
+                    path => path,
+                };
+                match server.introspection.runtime_info(runtime, handler.runtime.options.clone()).await {
+                    Ok(info) => {
+                        let document = info.features.and_then(|any| serde_json::from_slice(&any.value).ok());
+                        let features = read(&document.unwrap_or(Value::Null));
+                        let mut known = server.features.known.write().unwrap_or_else(PoisonError::into_inner);
+                        known.insert(name, features);
+                    }
+                    Err(error) => tracing::info!(handler = name, error = error.chain(), "features are not known"),
+                }
+            }
+        };
+        join_all(self.settings.handlers.keys().cloned().map(ask)).await;
+    }
+
+    /// Whether a handler can make mounts read-only with everything below them.
+    pub(crate) fn recursive_read_only(&self, handler: &str) -> bool {
+        self.features.get(handler).recursive_read_only_mounts
+    }
+
+    /// Every handler with its features; the default one under the empty name, too.
+    pub(crate) fn runtime_handlers(&self) -> Vec<RuntimeHandler> {
+        let default = &self.settings.config.containerd.default_runtime_name;
+        let own = self.settings.handlers.keys().map(|name| (name.as_str(), name.as_str()));
+        let all = std::iter::once(("", default.as_str())).chain(own);
+        all.map(|(name, of)| RuntimeHandler { name: name.to_owned(), features: Some(self.features.get(of)) }).collect()
+    }
+}
+
+/// From the features document of the OCI runtime specification.
+fn read(document: &Value) -> RuntimeHandlerFeatures {
+    let options = document.get("mountOptions").and_then(Value::as_array);
+    let recursive = options.is_some_and(|options| options.iter().any(|option| option == "rro"));
+    let namespaces = document.pointer("/linux/namespaces").and_then(Value::as_array);
+    let user = namespaces.is_some_and(|all| all.iter().any(|one| one == "user"));
+    let mapped = document.pointer("/linux/mountExtensions/idmap/enabled") == Some(&Value::Bool(true));
+    RuntimeHandlerFeatures { recursive_read_only_mounts: recursive && kernel_5_12(), user_namespaces: user && mapped }
+}
+
+/// Recursive read-only mounts came with Linux 5.12.
+fn kernel_5_12() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (5, 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn features_documents() {
+        let full = json!({
+            "mountOptions": ["ro", "rro"],
+            "linux": { "namespaces": ["user"], "mountExtensions": { "idmap": { "enabled": true } } },
+        });
+        let features = read(&full);
+        assert!(features.user_namespaces && features.recursive_read_only_mounts == kernel_5_12());
+        assert_eq!(read(&Value::Null), RuntimeHandlerFeatures::default());
+        assert!(!read(&json!({ "linux": { "namespaces": ["user"] } })).user_namespaces);
+    }
+}

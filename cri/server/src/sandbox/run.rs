@@ -1,0 +1,187 @@
+//! RunPodSandbox: plan, reserve, do, publish.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kevel_contract::sandbox::{Create, Started};
+use kevel_cri_network::{Netns, PodNetworkStatus, netns};
+use kevel_model::{Any, Error, Result};
+use kevel_proto::{
+    any,
+    runtime::v1::{ContainerEventType, NamespaceMode, RunPodSandboxRequest, RunPodSandboxResponse},
+};
+use prost::Message as _;
+use tonic::Status;
+
+use super::network_error;
+use crate::{
+    answer::status,
+    check,
+    config::Handler,
+    files::{self, SandboxFiles, blocking},
+    identity,
+    index::Pod,
+    record::{Phase, SandboxRecord, Stored},
+    server::Server,
+    translate,
+    undo::Undo,
+};
+
+impl Server {
+    /// Makes and starts a sandbox. A retry joins the operation that runs, or gets the sandbox that it made.
+    pub(crate) async fn run_pod_sandbox(
+        self: &Arc<Self>,
+        request: RunPodSandboxRequest,
+    ) -> Result<RunPodSandboxResponse, Status> {
+        let plan = || -> Result<String> {
+            let config = check::sandbox_config(request.config.as_ref())?;
+            self.settings.handler(&request.runtime_handler)?;
+            Ok(identity::pod_name(&config.metadata.clone().unwrap_or_default()))
+        };
+        let name = plan().map_err(|error| status(&error))?;
+        let print = request.encode_to_vec();
+        let server = self.clone();
+        let key = format!("run pod sandbox {name}");
+        let work = || async move { make(&server, request, name).await };
+        let pod_sandbox_id = self.operations.run(key, print, work).await?;
+        Ok(RunPodSandboxResponse { pod_sandbox_id })
+    }
+}
+
+async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String) -> Result<String> {
+    let config = request.config.unwrap_or_default();
+    if let Some(pod) = server.index.snapshot().pod_named(&name) {
+        let same = pod.record.config.0 == config && pod.record.handler == request.runtime_handler;
+        if same && pod.ready {
+            return Ok(pod.record.id.clone());
+        }
+        let why = if same { "has ended" } else { "was made from another configuration" };
+        return Err(Error::already_exists(format!("pod sandbox {name} exists as {} and {why}", pod.record.id)));
+    }
+    let handler = server.settings.handler(&request.runtime_handler)?;
+    let mut record = SandboxRecord {
+        id: identity::new_id()?,
+        name,
+        sandboxer: handler.sandboxer().to_owned(),
+        handler: request.runtime_handler,
+        netns: String::new(),
+        network: None,
+        phase: Phase::Creating,
+        created_at: identity::now(),
+        pid: 0,
+        address: String::new(),
+        api: 0,
+        config: Stored(config),
+    };
+    server.controller(&record.sandboxer)?;
+    let mut undo = Undo::default();
+    match build(server, handler, &mut record, &mut undo).await {
+        Ok(()) => {
+            publish(server, record.clone());
+            Ok(record.id)
+        }
+        Err(error) => {
+            let left = undo.unwind().await;
+            forget(server, record, left).await;
+            Err(error)
+        }
+    }
+}
+
+/// After an undo: the record goes when nothing is left, else it stays as a pod that can be stopped and removed.
+async fn forget(server: &Arc<Server>, mut record: SandboxRecord, left: Vec<Error>) {
+    if left.is_empty() {
+        match server.sandboxes.delete(&server.scope, &record.id).await {
+            Err(error) if !error.is_not_found() => {
+                tracing::warn!(sandbox = record.id, error = error.chain(), "record of a failed sandbox is left");
+            }
+            _ => return,
+        }
+    }
+    record.phase = Phase::Creating;
+    let _ = server.save_sandbox(&record).await;
+    let mut pod = Pod::new(record);
+    pod.exited_at = identity::now();
+    server.index.put_pod(pod);
+}
+
+async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxRecord, undo: &mut Undo) -> Result<()> {
+    let options = translate::security(&record.config).namespace_options.unwrap_or_default();
+    if options.network != NamespaceMode::Node as i32 {
+        let netns = namespace(server).await?;
+        record.netns = netns.path().to_string_lossy().into_owned();
+        undo.push("removing the network namespace", async move {
+            netns.remove().await.map_err(|error| network_error("network namespace".to_owned(), &error))
+        });
+    }
+    server.sandboxes.create(&server.scope, server.sandbox(record)?).await?;
+    let content = SandboxFiles {
+        hostname: record.config.hostname.clone(),
+        resolv_conf: translate::resolv_conf(&record.config),
+        shm: options.ipc != NamespaceMode::Node as i32,
+    };
+    let (dirs, id) = (server.settings.files.clone(), record.id.clone());
+    undo.push("removing files", blocking(move || files::remove_sandbox(&dirs, &id)));
+    let (dirs, id) = (server.settings.files.clone(), record.id.clone());
+    blocking(move || files::make_sandbox(&dirs, &id, &content)).await?;
+    // Neither is cancelled by the other's failure: each is undone as a whole.
+    let (network, created) = tokio::join!(connect(server, record), create(server, record));
+    undo_both(server, record, undo);
+    (record.network, _) = (network?, created?);
+    let started = start(server, handler, record).await?;
+    (record.pid, record.address, record.api) = (started.pid, started.address, started.version);
+    record.phase = Phase::Ready;
+    server.save_sandbox(record).await
+}
+
+fn undo_both(server: &Arc<Server>, record: &SandboxRecord, undo: &mut Undo) {
+    let (one, other) = (server.clone(), server.clone());
+    let (mut detached, shut) = (record.clone(), record.clone());
+    detached.network = None;
+    undo.push("detaching the networks", async move { one.disconnect(&detached).await });
+    undo.push("removing the sandbox", async move {
+        other.controller(&shut.sandboxer)?.shutdown(&other.scope, &shut.id).await
+    });
+}
+
+async fn namespace(server: &Server) -> Result<Netns> {
+    let under_state = server.settings.config.netns_mounts_under_state_dir;
+    let dir = if under_state { server.settings.files.netns() } else { PathBuf::from(netns::DEFAULT_DIR) };
+    let made = Netns::create(netns::Options { dir, ..Default::default() }).await;
+    made.map_err(|error| network_error("making a network namespace".to_owned(), &error))
+}
+
+async fn connect(server: &Server, record: &SandboxRecord) -> Result<Option<PodNetworkStatus>> {
+    if record.host_network() {
+        return Ok(None);
+    }
+    let pod = translate::network(&record.id, &record.config, &record.netns)?;
+    let attached = server.network(&record.handler)?.attach(&pod).await;
+    attached.map(Some).map_err(|error| network_error(format!("attaching sandbox {}", record.id), &error))
+}
+
+async fn create(server: &Server, record: &SandboxRecord) -> Result<()> {
+    let options = any::pack(&record.config.0);
+    let create = Create {
+        sandbox: server.sandbox(record)?,
+        rootfs: Vec::new(),
+        options: Some(Any::new(options.type_url, options.value)),
+        netns_path: record.netns.clone(),
+        annotations: record.config.annotations.clone().into_iter().collect(),
+    };
+    let controller = server.controller(&record.sandboxer)?;
+    server.bounded("creating a sandbox", controller.create(&server.scope, create)).await
+}
+
+async fn start(server: &Server, handler: &Handler, record: &SandboxRecord) -> Result<Started> {
+    let controller = server.controller(&record.sandboxer)?;
+    let started = server.bounded("starting a sandbox", controller.start(&server.scope, &record.id)).await;
+    started.map_err(|error| error.context(format!("starting sandbox {} with handler {}", record.id, handler.name)))
+}
+
+fn publish(server: &Arc<Server>, record: SandboxRecord) {
+    let id = record.id.clone();
+    server.index.put_pod(Pod::new(record));
+    server.watch_sandbox(id.clone());
+    server.tell(&id, &id, ContainerEventType::ContainerCreatedEvent);
+    server.tell(&id, &id, ContainerEventType::ContainerStartedEvent);
+}

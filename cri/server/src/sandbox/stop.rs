@@ -1,0 +1,59 @@
+//! StopPodSandbox.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use kevel_model::Result;
+use tonic::Status;
+
+use crate::{
+    answer::status,
+    files::{self, blocking},
+    identity,
+    record::{Phase, SandboxRecord},
+    server::Server,
+};
+
+/// How long the controller gets to end a sandbox.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Server {
+    /// Ends every process of a pod and gives its network back. A pod that is gone or was stopped is no error.
+    pub(crate) async fn stop_pod_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Status> {
+        let pod = match self.index.pod(id) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other.map_err(|error| status(&error))?,
+        };
+        let (server, id) = (self.clone(), pod.record.id.clone());
+        let work = || async move {
+            let _alone = server.pods.alone(&id).await;
+            stop(&server, &id).await.map(|()| String::new())
+        };
+        self.operations.run(format!("stop pod sandbox {}", pod.record.id), Vec::new(), work).await.map(drop)
+    }
+}
+
+/// Stops a pod that the caller has locked.
+pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
+    let Ok(pod) = server.index.pod(id) else { return Ok(()) };
+    let containers = server.index.snapshot().containers_of(&pod.record.id);
+    let stopped = join_all(containers.iter().map(|one| server.end_container(&one.record.id, Duration::ZERO))).await;
+    stopped.into_iter().collect::<Result<Vec<()>>>()?;
+    if pod.record.phase == Phase::Stopped {
+        return Ok(());
+    }
+    let controller = server.controller(&pod.record.sandboxer)?;
+    let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &pod.record.id, GRACE)).await;
+    match ended {
+        Err(error) if !error.is_not_found() => return Err(error.context(format!("stopping sandbox {id}"))),
+        _ => {}
+    }
+    server.end_sandbox(&pod.record.id, identity::now());
+    server.disconnect(&pod.record).await?;
+    let (dirs, of) = (server.settings.files.clone(), pod.record.id.clone());
+    blocking(move || files::unmount_sandbox(&dirs, &of)).await?;
+    let record = SandboxRecord { phase: Phase::Stopped, pid: 0, ..SandboxRecord::clone(&pod.record) };
+    server.save_sandbox(&record).await?;
+    server.index.change_pod(&pod.record.id, |pod| pod.record = Arc::new(record));
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! What every RPC works with: handles to the core services, settings, the index, and what lives with containers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kevel_contract::{
+    Scope,
+    container::ContainerStore,
+    event::EventExchange,
+    introspection::Introspection,
+    sandbox::{SandboxController, SandboxStore},
+    snapshot::Snapshotter,
+    task::Tasks,
+};
+use kevel_cri_logs::Io;
+use kevel_cri_network::Network;
+use kevel_cri_spec::{Node, Policy};
+use kevel_model::{Error, Namespace, Result};
+use tokio::sync::watch;
+
+use crate::{
+    config::{Handler, RuntimeConfig},
+    event::Hub,
+    files::Files,
+    image::Images,
+    index::Index,
+    lock::Locks,
+    node,
+    operation::Operations,
+    runtime::Features,
+    sandbox::Usages,
+};
+
+/// The longest that a call to a core service may take while a pod or a container is made or ended. Shims have shorter
+/// deadlines of their own; this one is for when everything else fails.
+pub(crate) const CALL: Duration = Duration::from_secs(120);
+
+/// What the CRI runs pods with: configuration, handlers, and facts of the node.
+#[derive(Debug)]
+pub struct Settings {
+    pub(crate) config: RuntimeConfig,
+    pub(crate) handlers: BTreeMap<String, Handler>,
+    pub(crate) node: Node,
+    pub(crate) policy: Policy,
+    pub(crate) files: Files,
+}
+
+impl Settings {
+    /// Reads what the configuration names and looks at the node. Blocks. `root` and `state` are the CRI's own
+    /// directories.
+    ///
+    /// # Errors
+    /// The first key that is wrong.
+    pub fn new(config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
+        let handlers = crate::config::resolve_handlers(&config)?;
+        let node = node::look(config.disable_apparmor);
+        let policy = Policy {
+            namespace: Namespace::k8s().as_str().to_owned(),
+            restrict_oom_score_adj: config.restrict_oom_score_adj || !node::may_lower_oom_score(&node),
+            disable_proc_mount: config.disable_proc_mount,
+            disable_hugetlb_controller: config.disable_hugetlb_controller,
+            tolerate_missing_hugetlb_controller: config.tolerate_missing_hugetlb_controller,
+            device_ownership_from_security_context: config.device_ownership_from_security_context,
+            enable_unprivileged_ports: config.enable_unprivileged_ports,
+            enable_unprivileged_icmp: config.enable_unprivileged_icmp,
+        };
+        Ok(Self { config, handlers, node, policy, files: Files::new(root, state) })
+    }
+
+    /// The handler of that name; the default one for the empty name.
+    pub(crate) fn handler(&self, name: &str) -> Result<&Handler> {
+        let name = if name.is_empty() { &self.config.containerd.default_runtime_name } else { name };
+        self.handlers.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
+            Error::invalid_argument(format!(
+                "runtime_handler: {name:?} is not configured; there are {}",
+                known.join(", ")
+            ))
+        })
+    }
+}
+
+/// What a server is made of.
+pub struct Parts {
+    /// Container records.
+    pub containers: ContainerStore,
+    /// Sandbox records.
+    pub sandboxes: SandboxStore,
+    /// Tasks.
+    pub tasks: Tasks,
+    /// Snapshotters, namespaced, by name.
+    pub snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    /// Events of the core.
+    pub events: EventExchange,
+    /// What the daemon and shims say of themselves.
+    pub introspection: Introspection,
+    /// Sandbox controllers by name, `podsandbox` among them.
+    pub controllers: BTreeMap<String, SandboxController>,
+    /// Images.
+    pub images: Arc<Images>,
+    /// How pods are run.
+    pub settings: Arc<Settings>,
+}
+
+/// The CRI server; one for the daemon's life.
+pub struct Server {
+    pub(crate) containers: ContainerStore,
+    pub(crate) sandboxes: SandboxStore,
+    pub(crate) tasks: Tasks,
+    pub(crate) snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    pub(crate) events: EventExchange,
+    pub(crate) introspection: Introspection,
+    pub(crate) controllers: BTreeMap<String, SandboxController>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) scope: Scope,
+    pub(crate) index: Index,
+    pub(crate) hub: Hub,
+    pub(crate) operations: Operations,
+    pub(crate) pods: Locks,
+    pub(crate) locks: Locks,
+    pub(crate) usages: Usages,
+    pub(crate) features: Features,
+    networks: BTreeMap<String, Arc<Network>>,
+    lives: Mutex<HashMap<String, Arc<Life>>>,
+}
+
+/// What lives with a container's process.
+pub(crate) struct Life {
+    /// Its streams.
+    pub(crate) io: Option<Io>,
+    /// True once its end is on record.
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+impl Server {
+    /// A server that knows no pods yet; see [`Server::recover`].
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let networks = networks(&parts.settings);
+        Arc::new(Self {
+            containers: parts.containers,
+            sandboxes: parts.sandboxes,
+            tasks: parts.tasks,
+            snapshotters: parts.snapshotters,
+            events: parts.events,
+            introspection: parts.introspection,
+            controllers: parts.controllers,
+            images: parts.images,
+            settings: parts.settings,
+            scope: Scope::new(Namespace::k8s()),
+            index: Index::default(),
+            hub: Hub::default(),
+            operations: Operations::default(),
+            pods: Locks::default(),
+            locks: Locks::default(),
+            usages: Usages::default(),
+            features: Features::default(),
+            networks,
+            lives: Mutex::default(),
+        })
+    }
+
+    /// Follows the networks' configuration until the daemon ends.
+    pub fn watch_networks(&self) -> Vec<tokio::task::JoinHandle<()>> {
+        let watch = |network: &Arc<Network>| {
+            let network = network.clone();
+            tokio::spawn(async move {
+                loop {
+                    let Err(error) = network.watch().await;
+                    tracing::warn!(error = error.chain(), "watching network configurations; trying again");
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            })
+        };
+        self.networks.values().map(watch).collect()
+    }
+
+    /// The networks of a handler's pods.
+    pub(crate) fn network(&self, handler: &str) -> Result<&Arc<Network>> {
+        self.networks.get(handler).or_else(|| self.networks.get("")).ok_or_else(|| Error::internal("no network"))
+    }
+
+    /// The networks of handlers that have none of their own.
+    pub(crate) fn default_network(&self) -> Result<&Arc<Network>> {
+        self.network("")
+    }
+
+    /// The controller of that name.
+    pub(crate) fn controller(&self, name: &str) -> Result<&SandboxController> {
+        let missing = || Error::failed_precondition(format!("there is no sandbox controller {name:?}"));
+        self.controllers.get(name).ok_or_else(missing)
+    }
+
+    /// The snapshotter of that name.
+    pub(crate) fn snapshotter(&self, name: &str) -> Result<&Snapshotter> {
+        let missing = || Error::failed_precondition(format!("there is no snapshotter {name:?}"));
+        self.snapshotters.get(name).ok_or_else(missing)
+    }
+
+    /// Where a handler's containers have their root file systems.
+    pub(crate) fn snapshotter_of(&self, handler: &Handler) -> String {
+        self.images.snapshotter_of(&handler.name, &handler.config.snapshotter)
+    }
+
+    pub(crate) fn live(&self, id: &str, life: Life) -> Arc<Life> {
+        let life = Arc::new(life);
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), life.clone());
+        life
+    }
+
+    pub(crate) fn life(&self, id: &str) -> Option<Arc<Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn bury(&self, id: &str) -> Option<Arc<Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+    }
+
+    /// A call with the last of all deadlines.
+    pub(crate) async fn bounded<T>(&self, doing: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = |_| Err(Error::deadline_exceeded(format!("{doing}: not done within {CALL:?}")));
+        tokio::time::timeout(CALL, call).await.unwrap_or_else(late)
+    }
+}
+
+/// The general network under the empty name, and one for each handler with a configuration of its own.
+fn networks(settings: &Settings) -> BTreeMap<String, Arc<Network>> {
+    let cni = &settings.config.cni;
+    let mut networks: BTreeMap<_, _> = [(String::new(), Arc::new(Network::new(cni.network(None, None))))].into();
+    for (name, handler) in &settings.handlers {
+        if !handler.config.cni_conf_dir.is_empty() {
+            let config = cni.network(Some(&handler.config.cni_conf_dir), handler.config.cni_max_conf_num);
+            networks.insert(name.clone(), Arc::new(Network::new(config)));
+        }
+    }
+    networks
+}
