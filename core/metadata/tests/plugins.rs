@@ -1,7 +1,5 @@
 //! The plugins in a graph: metadata, scheduler and lease manager start in order, and the scheduler collects by itself.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use kevel_contract::{
     Scope,
     lease::Leases,
