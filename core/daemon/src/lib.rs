@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The daemon: configuration, the list of plugins, listeners, metrics and signals. It knows every other crate of the
+//! core and the CRI plugin; nobody knows it. The binary is `keveld`.
+
+mod boot;
+mod builtins;
+pub mod cli;
+mod config;
+mod metrics;
+mod oom;
+mod publish;
+mod server;
+mod show;
+
+use cli::{Cli, Command};
+
+/// Runs what the command line says; answers when it is done.
+pub fn main(cli: Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        None => boot::run(&cli),
+        Some(Command::Config { command }) => show::run(&cli, *command),
+        Some(Command::Publish { namespace, topic }) => publish::run(&cli, namespace, topic),
+    }
+}

@@ -93,7 +93,9 @@ struct Configured<P: Plugin>(P::Config);
 impl<'de, P: Plugin> serde::Deserialize<'de> for Configured<P> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if TypeId::of::<P::Config>() == TypeId::of::<()>() {
-            serde::de::IgnoredAny::deserialize(deserializer)?;
+            #[derive(serde::Deserialize)]
+            struct Nothing {}
+            Nothing::deserialize(deserializer)?;
             return Ok(Self(P::Config::default()));
         }
         P::Config::deserialize(deserializer).map(Self)

@@ -139,6 +139,9 @@ async fn a_wrong_value_refuses_to_start_and_an_unknown_key_does_not() {
     assert!(matches!(&wrong, Some(GraphError::Config { message, .. }) if message.contains("name")), "{wrong:?}");
     let graph = registry().start(settings("[\"io.example.store.v1.disk\"]\nnmae = \"a\"")).await.unwrap();
     assert_eq!(graph.reports()[0].unknown_keys, ["nmae"]);
+    assert!(graph.reports()[1].unknown_keys.is_empty());
+    let graph = registry().start(settings("[\"io.example.server.v1.strict\"]\nname = \"a\"")).await.unwrap();
+    assert_eq!(graph.reports()[1].unknown_keys, ["name"]);
 }
 
 #[test]

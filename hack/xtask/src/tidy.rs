@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["kevel-contract", "kevel-diff", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-registry"],
     ),
     ("kevel-runtime", &["kevel-contract", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
-    ("kevel-service", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
+    ("kevel-service", &["kevel-client", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-client", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
     ("kevel-cri-spec", &[]),
     ("kevel-cri-network", &[]),

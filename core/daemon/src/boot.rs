@@ -1,0 +1,292 @@
+//! From command line to running daemon, and back down.
+
+use std::{collections::BTreeMap, env, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use kevel_plugin::{Graph, PluginStatus, Registry, Settings};
+use kevel_service::introspection::Facts;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    builtins,
+    cli::Cli,
+    config::{self, Config, DEFAULT_CONFIG_PATH, Loaded},
+    metrics, oom,
+    server::{self, Servers},
+};
+
+/// How long listeners may take to finish the calls that run when the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The configuration of this command line: the file with its imports, flags over it.
+pub(crate) fn configuration(cli: &Cli) -> anyhow::Result<Loaded> {
+    let optional = cli.config == Path::new(DEFAULT_CONFIG_PATH);
+    let mut loaded = config::load(&cli.config, optional)?;
+    let config = &mut loaded.config;
+    if let Some(root) = &cli.root {
+        config.root.clone_from(root);
+    }
+    if let Some(state) = &cli.state {
+        config.state.clone_from(state);
+    }
+    if let Some(level) = &cli.log_level {
+        config.debug.level.clone_from(level);
+    }
+    if let Some(address) = &cli.address {
+        set(config, server::GRPC_URI, "address", address);
+        set(config, server::TTRPC_URI, "address", &format!("{address}.ttrpc"));
+    }
+    check(config)?;
+    Ok(loaded)
+}
+
+fn set(config: &mut Config, uri: &str, key: &str, value: &str) {
+    let table = config.plugins.entry(uri.to_owned()).or_default();
+    table.insert(key.to_owned(), toml::Value::String(value.to_owned()));
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    for (key, path) in [("root", &config.root), ("state", &config.state)] {
+        if !path.is_absolute() {
+            bail!("{key}: {} is not an absolute path", path.display());
+        }
+    }
+    if config.root == config.state {
+        bail!("root and state are the same directory: {}", config.root.display());
+    }
+    Ok(())
+}
+
+/// The address of the gRPC socket: the configured one, or `kevel.sock` in the state directory.
+pub(crate) fn grpc_address(config: &Config) -> String {
+    address(config, server::GRPC_URI).unwrap_or_else(|| config.state.join("kevel.sock").display().to_string())
+}
+
+fn ttrpc_address(config: &Config) -> String {
+    address(config, server::TTRPC_URI).unwrap_or_else(|| format!("{}.ttrpc", grpc_address(config)))
+}
+
+fn address(config: &Config, uri: &str) -> Option<String> {
+    let address = config.plugins.get(uri)?.get("address")?.as_str()?;
+    (!address.is_empty()).then(|| address.to_owned())
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
+    let loaded = configuration(cli)?;
+    logging(&loaded.config)?;
+    for file in &loaded.files {
+        tracing::info!(file = %file.display(), "configuration read");
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!(warning, "configuration");
+    }
+    for key in &loaded.unknown_keys {
+        tracing::warn!(key, "unknown configuration key");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("keveld")
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .build()?;
+    runtime.block_on(serve(loaded.config))
+}
+
+fn logging(config: &Config) -> anyhow::Result<()> {
+    let level = match config.debug.level.as_str() {
+        "" => "info",
+        level @ ("trace" | "debug" | "info" | "warn" | "error") => level,
+        "warning" => "warn",
+        "fatal" | "panic" => "error",
+        other => bail!("debug.level: {other:?} is not trace, debug, info, warn or error"),
+    };
+    // Libraries speak up from "warn"; what an operator turns up is Kevel's own level.
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "warn,{}",
+        ["client", "content", "cri_logs", "cri_network", "cri_server", "daemon", "database", "diff", "event"]
+            .iter()
+            .chain(&["metadata", "mount", "plugin", "registry", "runtime", "service", "snapshot", "transfer", "ttrpc"])
+            .chain(&["contract"])
+            .map(|name| format!("kevel_{name}={level}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    ));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match config.debug.format.as_str() {
+        "" | "text" => builder.with_ansi(false).init(),
+        "json" => builder.json().init(),
+        other => bail!("debug.format: {other:?} is not text or json"),
+    }
+    Ok(())
+}
+
+fn directories(config: &Config) -> anyhow::Result<()> {
+    for dir in [&config.root, &config.state] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir)
+            .with_context(|| format!("making {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+fn settings(config: &Config) -> Settings {
+    let text = |path: &Path| path.display().to_string();
+    let mut properties = BTreeMap::from([
+        ("io.containerd.plugin.root".to_owned(), text(&config.root)),
+        ("io.containerd.plugin.state".to_owned(), text(&config.state)),
+        ("io.containerd.plugin.grpc.address".to_owned(), grpc_address(config)),
+        ("io.containerd.plugin.ttrpc.address".to_owned(), ttrpc_address(config)),
+    ]);
+    if let Ok(binary) = env::current_exe() {
+        properties.insert("io.kevel.plugin.binary".to_owned(), text(&binary));
+    }
+    #[expect(clippy::disallowed_methods, reason = "the daemon is the one place that reads the environment")]
+    if let Ok(path) = env::var("PATH") {
+        properties.insert("io.kevel.plugin.path".to_owned(), path);
+    }
+    let mut plugins = config.plugins.clone();
+    // The listeners' addresses depend on the state directory when nobody names them.
+    for (uri, address) in [(server::GRPC_URI, grpc_address(config)), (server::TTRPC_URI, ttrpc_address(config))] {
+        plugins.entry(uri.to_owned()).or_default().insert("address".to_owned(), toml::Value::String(address));
+    }
+    Settings {
+        root: config.root.clone(),
+        state: config.state.clone(),
+        properties,
+        plugins,
+        disabled: config.disabled_plugins.clone(),
+        required: config.required_plugins.clone(),
+    }
+}
+
+/// Every plugin: the builtin ones and the configuration's proxies.
+fn registry(config: &Config, facts: &Facts) -> anyhow::Result<Registry> {
+    let mut registry = builtins::registry(facts);
+    for registration in kevel_client::proxy::registrations(&config.proxy_plugins)? {
+        registry.push(registration);
+    }
+    Ok(registry)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting keveld");
+    let facts = Facts::default();
+    let registry = registry(&config, &facts)?;
+    let settings = settings(&config);
+    // A wrong value refuses to start before anything is touched; unknown keys are logged as each plugin starts.
+    registry.check(&settings.plugins)?;
+    warn_of_strangers(&registry, &settings);
+    directories(&config)?;
+    oom::adjust(config.oom_score);
+    metrics::install();
+    let mut signals = Signals::new()?;
+    let graph = registry.start(settings).await?;
+    builtins::introduce(&graph, &facts);
+    let stop = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let started = start_servers(&graph, &stop, &tracker).await;
+    if let Err(error) = started {
+        stop.cancel();
+        graph.stop().await;
+        return Err(error);
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("keveld is ready");
+    signals.wait().await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping");
+    stop.cancel();
+    tracker.close();
+    if tokio::time::timeout(DRAIN, tracker.wait()).await.is_err() {
+        tracing::warn!("listeners did not finish within {DRAIN:?}");
+    }
+    graph.stop().await;
+    Ok(())
+}
+
+/// Tables for plugins that nobody knows are worth a warning, not a refusal.
+fn warn_of_strangers(registry: &Registry, settings: &Settings) {
+    for uri in settings.plugins.keys() {
+        if !registry.registrations().iter().any(|known| known.uri() == *uri) {
+            tracing::warn!(plugin = uri, "configuration of a plugin that is not here");
+        }
+    }
+}
+
+async fn start_servers(graph: &Graph, stop: &CancellationToken, tracker: &TaskTracker) -> anyhow::Result<()> {
+    // A listener that can't be had (an address in use, say) is fatal: a daemon that nobody reaches helps nobody.
+    let failed = graph.reports().iter().find_map(|report| match &report.status {
+        PluginStatus::Error(why) if report.type_name == server::TYPE => Some((report.uri(), why.clone())),
+        _ => None,
+    });
+    if let Some((uri, why)) = failed {
+        bail!("{uri} did not start: {why}");
+    }
+    for (id, server) in graph.all::<Servers>() {
+        let serving = server.listen(stop.clone()).await.with_context(|| format!("starting the {id} listener"))?;
+        tracker.spawn(serving);
+    }
+    Ok(())
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Answers when the daemon is told to stop.
+    async fn wait(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tracing::info!("SIGHUP is ignored"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "version = 3\nroot = \"/r\"\nstate = \"/s\"\n[grpc]\naddress = \"/a\"").unwrap();
+        let file = file.to_str().unwrap();
+        let plain = configuration(&Cli::parse_from(["keveld", "--config", file])).unwrap().config;
+        assert_eq!((grpc_address(&plain), ttrpc_address(&plain)), ("/a".to_owned(), "/a.ttrpc".to_owned()));
+        let args = ["keveld", "-c", file, "--root", "/r2", "-a", "/b", "-l", "debug"];
+        let flagged = configuration(&Cli::parse_from(args)).unwrap().config;
+        assert_eq!(flagged.root, Path::new("/r2"));
+        assert_eq!((grpc_address(&flagged), ttrpc_address(&flagged)), ("/b".to_owned(), "/b.ttrpc".to_owned()));
+        assert_eq!(flagged.debug.level, "debug");
+    }
+
+    #[test]
+    fn refuses_directories_that_can_not_be() {
+        let check = |args: &[&str], want: &str| {
+            let cli = Cli::parse_from([&["keveld"], args].concat());
+            assert_eq!(configuration(&cli).unwrap_err().to_string(), want);
+        };
+        check(&["--root", "x"], "root: x is not an absolute path");
+        check(&["--root", "/x", "--state", "/x"], "root and state are the same directory: /x");
+    }
+}

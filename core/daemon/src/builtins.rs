@@ -1,0 +1,47 @@
+//! Every builtin plugin of the daemon, a line each: the whole node on one page. The order of the lines breaks ties in the
+//! order of their start.
+
+use std::sync::Arc;
+
+use kevel_plugin::{Graph, Registry};
+use kevel_runtime::plugin::Shims;
+use kevel_service::introspection::Facts;
+
+use crate::server;
+
+/// The builtin plugins. The facts are what introspection tells; [`introduce`] fills them in.
+pub(crate) fn registry(facts: &Facts) -> Registry {
+    let mut registry = Registry::default();
+    registry
+        // What is on disk.
+        .add::<kevel_content::Plugin>()
+        .add::<kevel_event::Plugin>()
+        .add::<kevel_snapshot::native::Plugin>()
+        .add::<kevel_snapshot::overlay::Plugin>()
+        .add::<kevel_metadata::Plugin>()
+        .add::<kevel_metadata::Scheduler>()
+        .add::<kevel_metadata::LeasePlugin>()
+        .add::<kevel_diff::walking::Plugin>()
+        .add::<kevel_transfer::Plugin>()
+        // What runs.
+        .add::<kevel_runtime::plugin::Manager>()
+        .add::<kevel_runtime::plugin::TaskRuntime>()
+        .add::<kevel_runtime::plugin::Service>()
+        .add::<kevel_runtime::plugin::Controller>();
+    // What serves clients: the core services, each with its plugin in kevel-service, then CRI.
+    kevel_service::register(&mut registry, facts);
+    // Where clients reach it.
+    registry.add::<server::Metrics>().add::<server::Ttrpc>().add::<server::Grpc>();
+    registry
+}
+
+/// Tells introspection what became of every plugin, and how to ask a shim what it is.
+pub(crate) fn introduce(graph: &Graph, facts: &Facts) {
+    facts.set_reports(graph.reports().to_vec());
+    if let Some((_, shims)) = graph.all::<Shims>().pop_first() {
+        facts.set_runtime_probe(Arc::new(move |runtime, options| {
+            let shims = shims.clone();
+            Box::pin(async move { shims.runtime_info(&runtime, options.as_ref()).await.map_err(Into::into) })
+        }));
+    }
+}

@@ -1,0 +1,72 @@
+//! The gRPC listener: every gRPC service that a plugin offers, on one Unix socket.
+
+use std::time::Duration;
+
+use kevel_plugin::{All, InitContext, InitError, Plugin, deps};
+use kevel_service::{GrpcPlugins, Offer};
+use serde::{Deserialize, Serialize};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{service::RoutesBuilder, transport::Server as Tonic};
+
+use super::{Server, Servers, Serving, socket};
+use crate::metrics::Counting;
+
+/// Calls of one connection that may run at once; kubelet and busy clients stay far below.
+const MAX_STREAMS: u32 = 4096;
+/// What a client that went away without a word costs at the most.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// `io.containerd.server.v1.grpc`.
+pub(crate) struct Grpc;
+
+/// The listener's table. The limit of a message's size is fixed at CRI's 16 MiB.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    /// Path of the socket; `kevel.sock` in the state directory when empty.
+    pub address: String,
+    /// Owner of the socket.
+    pub uid: u32,
+    /// Group of the socket.
+    pub gid: u32,
+}
+
+deps! {
+    /// Everything that serves clients.
+    pub(crate) struct Deps { plugins: All<GrpcPlugins> }
+}
+
+impl Plugin for Grpc {
+    type Kind = Servers;
+    const ID: &'static str = "grpc";
+    type Config = Config;
+    type Deps = Deps;
+
+    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<Server, InitError> {
+        cx.export("address", config.address.clone());
+        let offers: Vec<_> = deps.plugins.0.into_values().collect();
+        Ok(Server::new(move |stop| listen(config.clone(), offers.clone(), stop)))
+    }
+}
+
+async fn listen(config: Config, offers: Vec<Offer>, stop: CancellationToken) -> anyhow::Result<Serving> {
+    let listener = socket::listen(&config.address, config.uid, config.gid).await?;
+    let mut routes = RoutesBuilder::default();
+    for offer in &offers {
+        offer.add_grpc(&mut routes);
+    }
+    let server = Tonic::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .layer(Counting)
+        .add_routes(routes.routes());
+    let path = config.address;
+    Ok(Box::pin(async move {
+        let served = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the gRPC listener ended");
+        }
+        let _ = tokio::fs::remove_file(path).await; // a leftover is replaced at the next start
+    }))
+}
