@@ -206,7 +206,8 @@ async fn ingests_follow_offsets() {
         ..default()
     };
     use WriteAction::{Commit, Stat, Write};
-    let cases: Vec<(Vec<content::WriteContentRequest>, Vec<i64>, Option<(Code, &str)>)> = vec![
+    type Case = (Vec<content::WriteContentRequest>, Vec<i64>, Option<(Code, &'static str)>);
+    let cases: Vec<Case> = vec![
         (vec![default()], vec![], Some((Code::InvalidArgument, "first message must have a reference"))),
         (vec![message(Stat, 0, ""), message(Write, 0, "hello")], vec![0, 5], None),
         (

@@ -91,7 +91,7 @@ impl Backend for Teller {
             read.map_err(|error| Error::io(format!("reading the daemon's uuid in {}", self.uuid_file.display()), error))
         };
         let uuid = self.uuid.get_or_try_init(read).await?.clone();
-        let pidns = fs::metadata("/proc/self/ns/pid").map(|found| found.ino()).unwrap_or(0);
+        let pidns = fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino());
         Ok(Server { uuid, pid: std::process::id().into(), pidns })
     }
 

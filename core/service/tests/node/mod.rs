@@ -1,6 +1,6 @@
 //! A daemon's middle in a test: real stores, served on a socket of its own.
 
-#![allow(dead_code, reason = "every test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "every test uses a part")]
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -50,6 +50,11 @@ impl Node {
 
     /// A node that serves one more thing.
     pub async fn with(more: Offer) -> Self {
+        Self::with_streams(StreamManager::new(Target::local("streams"), streaming::Manager::default()), more).await
+    }
+
+    /// A node that serves one more thing, which takes the streams of that manager.
+    pub async fn with_streams(streams: StreamManager, more: Offer) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let content = LocalStore::open(&root.join("content")).await.unwrap();
@@ -57,11 +62,10 @@ impl Node {
         let snapshots = kevel_snapshot::native::open(&root.join("snapshots"), true).await.unwrap();
         let snapshots = Snapshotter::new(Target::local(SNAPSHOTTER), snapshots);
         let events = EventExchange::new(Target::local("events"), Exchange::default());
-        let database = Database::open(&root.join("meta.redb"), &SCHEMA).unwrap();
+        let database = Database::open(root.join("meta.redb"), &SCHEMA).unwrap();
         let snapshotters = [(SNAPSHOTTER.to_owned(), snapshots)].into();
         let policy = SharingPolicy::Shared;
         let stores = kevel_metadata::open(database, content, snapshotters, events.clone(), policy).unwrap();
-        let streams = StreamManager::new(Target::local("streams"), streaming::Manager::default());
         let facts = introspection::Facts::default();
         let stop = CancellationToken::new();
         let node = Self { stores, events, streams, facts, directory, stop };
