@@ -30,6 +30,7 @@ pub(crate) fn registry(facts: &Facts) -> Registry {
         .add::<kevel_runtime::plugin::Controller>();
     // What serves clients: the core services, each with its plugin in kevel-service, then CRI.
     kevel_service::register(&mut registry, facts);
+    kevel_cri_server::plugin::register(&mut registry);
     // Where clients reach it.
     registry.add::<server::Metrics>().add::<server::Ttrpc>().add::<server::Grpc>();
     registry

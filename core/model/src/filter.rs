@@ -115,6 +115,7 @@ impl Parser<'_> {
             if !self.take(",") {
                 return Err(Problem("expected ','"));
             }
+            self.at += self.rest().len() - self.rest().trim_start().len(); // Go's client writes ", "
         }
     }
 
@@ -257,6 +258,7 @@ mod tests {
         check("labels.\"a.b\"==1", true);
         check("labels.a.b==1,name==web", true);
         check("labels.a.b==1,name==db", false);
+        check("labels.a.b==1, name==web", true);
         check("labels.zone==\"eu, west\"", true);
         check("labels.zone==\"eu\\x2c west\"", true);
     }

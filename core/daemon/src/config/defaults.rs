@@ -10,7 +10,9 @@ pub(crate) const DEFAULT_CONFIG_PATH: &str = "/etc/kevel/config.toml";
 /// The whole default configuration as a document: the top level and every plugin's own table.
 pub(crate) fn document(config: &Config, registry: &Registry) -> Result<toml::Table, toml::ser::Error> {
     let mut document = toml::Table::try_from(config)?;
-    let mut plugins = toml::Table::new();
+    // Tables of plugins that are not here are shown as they are.
+    let given = config.plugins.iter().map(|(uri, table)| (uri.clone(), toml::Value::Table(table.clone())));
+    let mut plugins: toml::Table = given.collect();
     for registration in registry.registrations() {
         let uri = registration.uri();
         let mut table = registration.default_config();
