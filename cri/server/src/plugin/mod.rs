@@ -17,6 +17,11 @@ const DIR: &str = "io.containerd.grpc.v1.cri";
 const ROOT: &str = "io.containerd.plugin.root";
 const STATE: &str = "io.containerd.plugin.state";
 
+/// Adds every plugin of the CRI to the daemon's list.
+pub fn register(registry: &mut kevel_plugin::Registry) {
+    registry.add::<ImagesPlugin>().add::<RuntimePlugin>().add::<PodSandboxPlugin>().add::<CriPlugin>();
+}
+
 fn property(cx: &kevel_plugin::InitContext, name: &str) -> Result<std::path::PathBuf, kevel_plugin::InitError> {
     let missing = || kevel_plugin::InitError::failed(format!("the daemon does not tell {name}"));
     cx.property(name).map(std::path::PathBuf::from).ok_or_else(missing)

@@ -16,7 +16,14 @@ use crate::{
 
 /// Answers for the server.
 pub struct ImageRpc {
-    pub(super) server: Arc<Server>,
+    server: Arc<Server>,
+}
+
+impl ImageRpc {
+    /// Answers for `server`.
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server }
+    }
 }
 
 #[tonic::async_trait]

@@ -16,12 +16,12 @@ pub use runtime::RuntimeRpc;
 
 /// The gRPC service for pods and containers.
 pub fn runtime_service(server: Arc<Server>) -> RuntimeServiceServer<RuntimeRpc> {
-    let service = RuntimeServiceServer::new(RuntimeRpc { server });
+    let service = RuntimeServiceServer::new(RuntimeRpc::new(server));
     service.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
 }
 
 /// The gRPC service for images.
 pub fn image_service(server: Arc<Server>) -> ImageServiceServer<ImageRpc> {
-    let service = ImageServiceServer::new(ImageRpc { server });
+    let service = ImageServiceServer::new(ImageRpc::new(server));
     service.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
 }

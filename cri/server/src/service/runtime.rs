@@ -14,7 +14,14 @@ use crate::{
 
 /// Answers for the server.
 pub struct RuntimeRpc {
-    pub(super) server: Arc<Server>,
+    server: Arc<Server>,
+}
+
+impl RuntimeRpc {
+    /// Answers for `server`.
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server }
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
