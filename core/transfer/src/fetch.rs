@@ -55,11 +55,15 @@ impl Job {
     /// Whether a blob is in the store; if so, the lease has it.
     pub(crate) async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
         let stores = &self.shared.stores;
-        let found = store::find(&stores.content, self.scope(), &descriptor.digest).await?.is_some();
-        if found {
+        let found = store::find(&stores.content, self.scope(), &descriptor.digest).await?;
+        if let Some(info) = &found {
+            if info.size != descriptor.size {
+                let (digest, has, said) = (&descriptor.digest, info.size, descriptor.size);
+                return Err(Error::data_loss(format!("blob {digest} has {has} bytes where {said} were announced")));
+            }
             store::keep(&stores.leases, self.scope(), "content", descriptor.digest.as_str()).await?;
         }
-        Ok(found)
+        Ok(found.is_some())
     }
 
     /// Joins the download of a blob, or starts it. What is downloaded goes to `tee` too if this started it.

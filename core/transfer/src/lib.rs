@@ -6,14 +6,18 @@
 //! applying layers `kevel-diff`'s, storing the stores'.
 
 mod apply;
+mod archive;
 mod config;
 mod document;
+mod export;
 mod fetch;
 mod flight;
+mod import;
 mod labels;
 mod lease;
 mod plugin;
 mod pull;
+mod push;
 mod select;
 mod service;
 mod store;

@@ -190,16 +190,18 @@ impl Backend for Service {
         self.pull_image(scope, pull).await.context(|| doing)
     }
 
-    async fn push(&self, _: &Scope, _: Push) -> Result<()> {
-        Err(Error::unimplemented("push"))
+    async fn push(&self, scope: &Scope, push: Push) -> Result<()> {
+        let doing = format!("pushing {} to {}", push.name, push.reference);
+        self.push_image(scope, push).await.context(|| doing)
     }
 
-    async fn import(&self, _: &Scope, _: Archive, _: Import) -> Result<Vec<Image>> {
-        Err(Error::unimplemented("import"))
+    async fn import(&self, scope: &Scope, archive: Archive, import: Import) -> Result<Vec<Image>> {
+        self.import_archive(scope, archive, import).await.context(|| "importing an archive")
     }
 
-    async fn export(&self, _: &Scope, _: ArchiveSink, _: Export) -> Result<()> {
-        Err(Error::unimplemented("export"))
+    async fn export(&self, scope: &Scope, archive: ArchiveSink, export: Export) -> Result<()> {
+        let doing = format!("exporting {}", export.names.join(", "));
+        self.export_archive(scope, archive, export).await.context(|| doing)
     }
 
     async fn unpack(&self, scope: &Scope, name: &str, unpack: Unpack) -> Result<()> {
