@@ -119,7 +119,7 @@ impl Default for CniConfig {
     fn default() -> Self {
         let fallback = kevel_cri_network::conf::Fallback::default();
         Self {
-            bin_dirs: vec![PathBuf::from("/opt/cni/bin")],
+            bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             bin_dir: String::new(),
             conf_dir: PathBuf::from("/etc/cni/net.d"),
             max_conf_num: 1,

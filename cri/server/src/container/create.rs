@@ -186,6 +186,7 @@ fn stored(plan: &Plan<'_>, record: &ContainerRecord) -> Result<Entry> {
         labels,
         image: plan.image.name(),
         runtime: plan.handler.runtime.clone(),
+        spec: Some(Any::new(SPEC, "{}")), // the store wants one; the real one follows when its parts exist
         snapshotter: plan.snapshotter.clone(),
         snapshot_key: record.id.clone(),
         extensions: [(EXTENSION.to_owned(), record.pack()?)].into(),
