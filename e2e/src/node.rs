@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, bail};
@@ -21,6 +22,8 @@ pub struct NodeOptions {
     pub config: String,
     /// `config_path` of the registries: a directory of `hosts.toml` files.
     pub hosts_dir: String,
+    /// The image of sandboxes.
+    pub sandbox_image: String,
 }
 
 /// A running daemon with directories of its own. Ended, and everything it made removed, when dropped.
@@ -151,17 +154,29 @@ impl Node {
         leaks
     }
 
+    /// Removes the cgroup that pods were put below, which is kubelet's to make and remove. It stays, and is found as a
+    /// leak, when anything is left in it.
+    pub fn remove_parent_cgroup(&self) {
+        for group in self.leaks().cgroups {
+            let _ = fs::remove_dir(group);
+        }
+    }
+
     /// Waits until nothing is left of the node beside its daemon; the error lists what is.
     pub fn assert_no_leaks(&self) -> anyhow::Result<()> {
         let clean = wait::until("nothing to be left", || self.leaks().is_empty().then_some(()));
         clean.map_err(|_| anyhow::anyhow!("left behind: {:#?}", self.leaks()))
     }
 
+    /// Bridge names have at most 15 characters; the end of the mark is the random part.
+    fn bridge(&self) -> String {
+        let mark = self.mark();
+        format!("kv{}", &mark[mark.len().saturating_sub(6)..])
+    }
+
     fn config(&self, options: &NodeOptions) -> String {
         let root = self.dir.path().display();
-        let mark = self.mark();
-        // Bridge names have at most 15 characters; the end of the mark is the random part.
-        let bridge = format!("kv{}", &mark[mark.len() - 6..]);
+        let bridge = self.bridge();
         format!(
             r#"version = 4
 root = "{root}/root"
@@ -172,14 +187,20 @@ level = "debug"
 socket_dir = "{root}/s"
 [plugins."io.containerd.cri.v1.images".registry]
 config_path = "{hosts}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{sandbox_image}"
 [plugins."io.containerd.transfer.v1.local"]
 config_path = "{hosts}"
 [plugins."io.containerd.cri.v1.runtime".cni]
 conf_dir = "{root}/net.d"
-bridge = "{bridge}"
+fallback_bridge = "{bridge}"
+fallback_subnets = ["{subnet}"]
+cache_dir = "{root}/cni"
 {more}
 "#,
             hosts = options.hosts_dir,
+            sandbox_image = options.sandbox_image,
+            subnet = subnet(),
             more = options.config,
         )
     }
@@ -198,6 +219,7 @@ impl Drop for Node {
                 let _ = program::run(Path::new("/bin/kill"), &["-KILL", pid]);
             }
         }
+        let _ = program::run(Path::new("/sbin/ip"), &["link", "delete", &self.bridge()]);
         let mounts = Leaks::of(&self.mark()).mounts;
         for point in mounts.iter().rev().filter_map(|line| line.split(' ').nth(4)) {
             let _ = program::run(Path::new("/bin/umount"), &["-l", point]);
@@ -208,6 +230,13 @@ impl Drop for Node {
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(80)..].join("\n")
+}
+
+/// A subnet for the node's bridge that no other node of this machine's tests uses at the same time.
+fn subnet() -> String {
+    static NODES: AtomicU32 = AtomicU32::new(0);
+    let (process, node) = (std::process::id(), NODES.fetch_add(1, Ordering::Relaxed));
+    format!("10.{}.{}.0/24", 100 + process % 100, (process / 100 + node) % 250)
 }
 
 /// The daemon beside this test in the build directory.

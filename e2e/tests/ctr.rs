@@ -93,7 +93,9 @@ fn running_tasks_survive_the_daemon() {
     let before = node.ctr(&["tasks", "ls"]).unwrap();
     node.kill().unwrap();
     node.launch().unwrap();
-    let after = until("the task to be listed", || node.ctr(&["tasks", "ls"]).ok().filter(|list| list.contains("stays"))).unwrap();
+    let after =
+        until("the task to be listed", || node.ctr(&["tasks", "ls"]).ok().filter(|list| list.contains("stays")))
+            .unwrap();
     assert_eq!(after, before);
     assert_eq!(node.ctr(&["tasks", "exec", "--exec-id", "one", "stays", "echo", "back"]).unwrap(), "back\n");
     node.ctr(&["tasks", "kill", "--signal", "SIGKILL", "stays"]).unwrap();

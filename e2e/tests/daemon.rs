@@ -52,7 +52,9 @@ fn namespaces_come_and_go() {
     assert!(node.ctr(&["namespaces", "ls"]).unwrap().contains("zone=eu"));
     node.ctr(&["namespaces", "label", "team", "zone=us"]).unwrap();
     assert!(node.ctr(&["namespaces", "ls"]).unwrap().contains("zone=us"));
-    assert!(node.ctr(&["namespaces", "create", "team"]).unwrap_err().root_cause().to_string().contains("already exists"));
+    assert!(
+        node.ctr(&["namespaces", "create", "team"]).unwrap_err().root_cause().to_string().contains("already exists")
+    );
     node.ctr(&["namespaces", "rm", "team"]).unwrap();
     assert!(!node.ctr(&["namespaces", "ls"]).unwrap().contains("team"));
 }
@@ -111,21 +113,22 @@ fn wrong_configurations_refuse_to_start_and_say_where() {
     check("[proxy_plugins.x]\ntype = \"sandwich\"\naddress = \"/x.sock\"", "proxy_plugins.x");
     check("[proxy_plugins.x]\ntype = \"snapshot\"", "proxy_plugins.x");
     check("[plugins.\"io.containerd.server.v1.grpc\"]\nuid = \"root\"", "io.containerd.server.v1.grpc");
-    check("[plugins.\"io.containerd.snapshotter.v1.overlayfs\"]\nsync_remove = 3", "io.containerd.snapshotter.v1.overlayfs");
+    check(
+        "[plugins.\"io.containerd.snapshotter.v1.overlayfs\"]\nsync_remove = 3",
+        "io.containerd.snapshotter.v1.overlayfs",
+    );
     check("[plugins.\"io.containerd.gc.v1.scheduler\"]\nmutation_threshold = \"x\"", "io.containerd.gc.v1.scheduler");
 }
 
 #[test]
 fn required_and_disabled_plugins_are_honoured() {
-    let options = NodeOptions {
-        config: String::new(),
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { config: String::new(), ..NodeOptions::default() };
     let mut node = Node::start(&options).unwrap();
     node.stop().unwrap();
     let file = node.path("config.toml");
     let base = fs::read_to_string(&file).unwrap();
-    let change = |line: &str| fs::write(&file, base.replacen("version = 4\n", &format!("version = 4\n{line}\n"), 1)).unwrap();
+    let change =
+        |line: &str| fs::write(&file, base.replacen("version = 4\n", &format!("version = 4\n{line}\n"), 1)).unwrap();
     change("required_plugins = [\"io.containerd.snapshotter.v1.zfs\"]");
     assert!(format!("{:#}", node.launch().unwrap_err()).contains("io.containerd.snapshotter.v1.zfs did not start"));
     change("disabled_plugins = [\"overlayfs\"]");

@@ -228,8 +228,23 @@ mod tests {
     #[test]
     fn refuses_what_no_registry_serves() {
         for bad in [
-            "", "A", "a:", "a:-", "a//b", "/a", "a/", "a@sha256:00", "gcr.io/A", "gcr.io/a:b:c", "gcr.io/..", "h:0/a",
-            "h:99999/a", "gcr.io/a_-b", "a b", "gcr.io/a:\u{e4}", "[::1/a",
+            "",
+            "A",
+            "a:",
+            "a:-",
+            "a//b",
+            "/a",
+            "a/",
+            "a@sha256:00",
+            "gcr.io/A",
+            "gcr.io/a:b:c",
+            "gcr.io/..",
+            "h:0/a",
+            "h:99999/a",
+            "gcr.io/a_-b",
+            "a b",
+            "gcr.io/a:\u{e4}",
+            "[::1/a",
         ] {
             assert!(Reference::familiar(bad).is_err(), "{bad:?}");
         }

@@ -1,4 +1,5 @@
-//! Runs the first pod of a node over CRI and shows what it does: `quickpod SOCKET LOG_DIRECTORY IMAGE`. Leaves it running.
+//! Runs the first pod of a node over CRI and shows what it does: `quickpod SOCKET LOG_DIRECTORY IMAGE` leaves it running,
+//! `quickpod --down SOCKET` removes every pod.
 //!
 //! `hack/quickstart` calls it; it is a plain CRI client, as kubelet is.
 #![expect(clippy::print_stdout, reason = "what it shows is what it is for")]
@@ -15,11 +16,15 @@ type Images = cri::image_service_client::ImageServiceClient<Channel>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [socket, logs, image] = arguments.as_slice() else {
-        eprintln!("usage: quickpod SOCKET LOG_DIRECTORY IMAGE");
-        return ExitCode::from(2);
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--down", socket] => down(socket).await,
+        [socket, logs, image] => show(socket, logs, image).await,
+        _ => {
+            eprintln!("usage: quickpod SOCKET LOG_DIRECTORY IMAGE | quickpod --down SOCKET");
+            return ExitCode::from(2);
+        }
     };
-    match show(socket, logs, image).await {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("quickpod: {error:#}");
@@ -54,6 +59,20 @@ async fn show(socket: &str, logs: &str, image: &str) -> anyhow::Result<()> {
     exec(&mut runtime, &containers[1], &["wget", "-q", "-O", "-", "http://127.0.0.1:8080/"]).await?;
     log(&Path::new(logs).join("clock.log")).await?;
     stats(&mut runtime, &containers[0]).await
+}
+
+/// Stops and removes every pod of the node.
+async fn down(socket: &str) -> anyhow::Result<()> {
+    let mut runtime = Runtime::new(connect(socket).await?);
+    let pods = runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await?.into_inner().items;
+    for pod in pods {
+        let pod_sandbox_id = pod.id;
+        let stop = cri::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
+        runtime.stop_pod_sandbox(stop).await.context("stopping a pod")?;
+        let remove = cri::RemovePodSandboxRequest { pod_sandbox_id };
+        runtime.remove_pod_sandbox(remove).await.context("removing a pod")?;
+    }
+    Ok(())
 }
 
 async fn connect(socket: &str) -> anyhow::Result<Channel> {
