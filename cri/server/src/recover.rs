@@ -135,7 +135,13 @@ impl Server {
             Err(error) if error.is_not_found() => {
                 self.over(&id, false, task::Exit { status: UNKNOWN, at: SystemTime::now() }).await
             }
-            Err(error) => Err(error),
+            // Its shim does not answer now; whoever waits will be told when it does, or when it is given up.
+            Err(error) => {
+                self.live(&id, Life { io: None, ended: watch::Sender::new(false) });
+                self.set_state(&id, |state| state.unknown = true).await?;
+                self.monitor(id);
+                Err(error)
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Bad requests: each is refused by the name of its field, and nothing is changed.
 
+#![allow(clippy::unwrap_used, reason = "a test's panic is its failure")]
+
 mod fake;
 
 use std::{path::Path, sync::Arc};

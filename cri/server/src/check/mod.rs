@@ -115,7 +115,7 @@ fn namespaces(field: &str, options: &NamespaceOption, of_container: bool) -> Res
                     return wrong(format!("{field}.{name}"), "past the last id");
                 }
             }
-            if user.uids != user.gids { wrong(field, "uids and gids differ") } else { Ok(()) }
+            if user.uids == user.gids { Ok(()) } else { wrong(field, "uids and gids differ") }
         }
         _ => wrong(format!("{field}.mode"), "neither the pod's nor the node's"),
     }

@@ -68,10 +68,10 @@ async fn run(server: &Arc<Server>, id: &str, cmd: &[String], limit: Duration) ->
     let fifos = fifos.await?.map_err(failed)?;
     let done = execute(server, id, &exec_id, process, &fifos, limit).await;
     let removed = server.tasks.delete_process(&server.scope, id, &exec_id).await;
-    if let Err(error) = removed {
-        if !error.is_not_found() {
-            tracing::debug!(container = id, error = error.chain(), "removing a command");
-        }
+    if let Err(error) = removed
+        && !error.is_not_found()
+    {
+        tracing::debug!(container = id, error = error.chain(), "removing a command");
     }
     let _ = blocking(move || Ok(fifos.remove())).await;
     done

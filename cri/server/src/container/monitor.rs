@@ -53,6 +53,7 @@ impl Server {
         }
         let saved = self.set_state(id, |state| {
             state.pid = 0;
+            state.unknown = false;
             state.finished_at = identity::nanos(exit.at).max(state.started_at);
             state.exit_code = i32::try_from(exit.status).unwrap_or(i32::MAX);
             let (oom, code) = (state.oom_killed, state.exit_code);

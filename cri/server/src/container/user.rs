@@ -41,6 +41,7 @@ pub(super) fn look_up(
 }
 
 /// A file of the image, whose links lead nowhere else; empty when there is none.
+#[expect(clippy::disallowed_methods, reason = "what is read is bounded by take")]
 fn read(root: &Path, path: &str) -> Result<String> {
     let doing = || format!("reading /{path} of the image");
     let dir = File::open(root).map_err(|error| Error::io(doing(), error))?;

@@ -83,10 +83,8 @@ impl Server {
 fn read(document: &Value) -> RuntimeHandlerFeatures {
     let options = document.get("mountOptions").and_then(Value::as_array);
     let recursive = options.is_some_and(|options| options.iter().any(|option| option == "rro"));
-    let namespaces = document.pointer("/linux/namespaces").and_then(Value::as_array);
-    let user = namespaces.is_some_and(|all| all.iter().any(|one| one == "user"));
-    let mapped = document.pointer("/linux/mountExtensions/idmap/enabled") == Some(&Value::Bool(true));
-    RuntimeHandlerFeatures { recursive_read_only_mounts: recursive && kernel_5_12(), user_namespaces: user && mapped }
+    // A runtime may have user namespaces, but nobody here maps root file systems and network namespaces into them yet.
+    RuntimeHandlerFeatures { recursive_read_only_mounts: recursive && kernel_5_12(), user_namespaces: false }
 }
 
 /// Recursive read-only mounts came with Linux 5.12.
@@ -106,13 +104,8 @@ mod tests {
 
     #[test]
     fn features_documents() {
-        let full = json!({
-            "mountOptions": ["ro", "rro"],
-            "linux": { "namespaces": ["user"], "mountExtensions": { "idmap": { "enabled": true } } },
-        });
-        let features = read(&full);
-        assert!(features.user_namespaces && features.recursive_read_only_mounts == kernel_5_12());
+        let features = read(&json!({ "mountOptions": ["ro", "rro"] }));
+        assert_eq!(features.recursive_read_only_mounts, kernel_5_12());
         assert_eq!(read(&Value::Null), RuntimeHandlerFeatures::default());
-        assert!(!read(&json!({ "linux": { "namespaces": ["user"] } })).user_namespaces);
     }
 }

@@ -35,6 +35,11 @@ impl Server {
         let plan = || -> Result<String> {
             let config = check::sandbox_config(request.config.as_ref())?;
             self.settings.handler(&request.runtime_handler)?;
+            let user = translate::security(config).namespace_options.and_then(|options| options.userns_options);
+            if user.is_some_and(|user| user.mode == NamespaceMode::Pod as i32) {
+                let field = "config.linux.security_context.namespace_options.userns_options";
+                return Err(Error::unimplemented(format!("{field}: user namespaces of pods are not offered yet")));
+            }
             Ok(identity::pod_name(&config.metadata.clone().unwrap_or_default()))
         };
         let name = plan().map_err(|error| status(&error))?;

@@ -20,13 +20,13 @@ use kevel_model::{Any, Digest, Error, Filters, Labels, Mount, Platform, Result};
 
 /// Everything that the CRI uses. Clones share the count.
 #[derive(Clone, Default)]
-pub struct Fake {
+pub(crate) struct Fake {
     changes: Arc<AtomicUsize>,
 }
 
 impl Fake {
     /// How often somebody tried to change something.
-    pub fn changes(&self) -> usize {
+    pub(crate) fn changes(&self) -> usize {
         self.changes.load(Ordering::SeqCst)
     }
 
@@ -41,7 +41,7 @@ fn absent<T>() -> Result<T> {
 }
 
 /// A server over a fake, with its files in `dir`.
-pub async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
+pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
     let target = || Target::local("fake");
     let snapshotter = snapshot::Snapshotter::new(target(), fake.clone());
     let snapshotters = Arc::new(BTreeMap::from([("overlayfs".to_owned(), snapshotter)]));
