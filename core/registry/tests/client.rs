@@ -1,5 +1,7 @@
 //! The client against a registry that misbehaves on purpose.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod fake;
 
 use std::time::Duration;

@@ -145,7 +145,7 @@ impl Job {
         let content = &self.shared.stores.content;
         let reference = match &expected {
             Some(digest) => format!("import-{digest}"),
-            None => format!("import-{}", Digest::sha256(format!("{entry:?}{:p}", reader).as_bytes())),
+            None => format!("import-{}", Digest::sha256(format!("{entry:?}{reader:p}").as_bytes())),
         };
         let begin = Begin { reference, total: entry.size, expected: expected.clone() };
         let mut ingest = match content.begin(self.scope(), begin).await {

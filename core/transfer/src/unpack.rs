@@ -110,7 +110,10 @@ impl Step {
     async fn run(self, stop: &CancellationToken) -> Result<()> {
         let doing = || format!("layer {} ({})", self.index, self.layer().digest);
         if exists(&self.job, &self.target, self.chain()).await? {
-            return Ok(());
+            // Kept for the layer above, which is not there yet.
+            let resource = format!("snapshots/{}", self.target.name);
+            return store::keep(&self.job.shared.stores.leases, self.job.scope(), &resource, self.chain().as_str())
+                .await;
         }
         if !self.rebases() {
             // The download need not wait, unless the snapshotter may bring the layer itself.

@@ -1,5 +1,7 @@
 //! Images out of the node and into another one: archives and pushes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 #[path = "../../registry/tests/fake/mod.rs"]
 mod fake;
 mod node;

@@ -1,5 +1,7 @@
 //! Pulls from a registry in this process into the real stores.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 #[path = "../../registry/tests/fake/mod.rs"]
 mod fake;
 mod node;

@@ -1,7 +1,12 @@
 //! A registry in this process, on loopback, with faults by request. Shared by the tests of this crate and of
 //! `kevel-transfer`.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part, and a broken helper may panic"
+)]
 
 use std::{
     collections::HashMap,

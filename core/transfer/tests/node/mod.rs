@@ -1,14 +1,18 @@
 //! A node in a temporary directory: the real stores and snapshotters with the transfer plugin over them, and images to
 //! serve to it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part, and a broken helper may panic"
+)]
 
 use std::{io::Write as _, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use kevel_contract::{
     Scope,
-    content::ContentService,
     metadata::{Metadata, Stores},
     transfer::{Pull, Transfer, TransferService, Unpack},
 };
@@ -50,7 +54,6 @@ impl Node {
         for report in graph.reports() {
             eprintln!("{}: {:?} {:?}", report.uri(), report.status, report.declared.capabilities);
         }
-        let _ = std::any::type_name::<ContentService>();
         let stores = graph.all::<Metadata>().remove("bolt").unwrap();
         let transfer = graph.all::<TransferService>().remove("local").unwrap();
         Self { root, graph, stores, transfer }
