@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(place(&[bind], true), directory("/s/1/fs", Form::Overlay, &[]));
         let layers = ["workdir=/w", "upperdir=/u", "lowerdir=/b:/a"];
         let overlay = mount("overlay", "overlay", &layers);
-        assert_eq!(place(&[overlay.clone()], false), directory("/u", Form::Overlay, &["/b", "/a"]));
+        assert_eq!(place(std::slice::from_ref(&overlay), false), directory("/u", Form::Overlay, &["/b", "/a"]));
         for mounts in [
             vec![],
             vec![overlay.clone(), overlay],

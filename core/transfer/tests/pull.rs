@@ -212,7 +212,7 @@ async fn every_wrong_image_has_its_error_and_leaves_nothing() {
                     "bad",
                     OCI_INDEX,
                     r#"{"manifests":[{"mediaType":"x","digest":"sha256:../..","size":1}]}"#,
-                ))
+                ));
             },
             code: Code::InvalidArgument,
             says: "index sha256:",
@@ -224,7 +224,7 @@ async fn every_wrong_image_has_its_error_and_leaves_nothing() {
                     "bad",
                     OCI_INDEX,
                     r#"{"manifests":[{"mediaType":"x","digest":"sha256:00","size":-1}]}"#,
-                ))
+                ));
             },
             code: Code::InvalidArgument,
             says: "index sha256:",
@@ -327,7 +327,7 @@ async fn every_wrong_image_has_its_error_and_leaves_nothing() {
                     "bad",
                     vec![Descriptor::new(OCI_LAYER, Digest::sha256(b"gone"), 4)],
                     &[Digest::sha256(b"x")],
-                ))
+                ));
             },
             code: Code::NotFound,
             says: "404",
@@ -356,7 +356,7 @@ async fn every_wrong_image_has_its_error_and_leaves_nothing() {
         Case {
             what: "a layer that is no archive",
             serve: |f| {
-                drop(serve_as(f, "bad", vec![f.blob(OCI_LAYER, vec![b'#'; 4096])], &[Digest::sha256(&[b'#'; 4096])]))
+                drop(serve_as(f, "bad", vec![f.blob(OCI_LAYER, vec![b'#'; 4096])], &[Digest::sha256(&[b'#'; 4096])]));
             },
             code: Code::InvalidArgument,
             says: "layer 0 (sha256:",
