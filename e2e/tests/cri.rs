@@ -1,4 +1,5 @@
 //! Pods over CRI, with a plain client: kubelet's main path on real shims, runc and CNI.
+#![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
 use std::{collections::BTreeMap, fs};
 

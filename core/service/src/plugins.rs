@@ -71,10 +71,10 @@ offer! { Streaming as "streaming" needs StreamingDeps { manager: One<Streams> } 
 offer! { Sandboxes as "sandboxes" needs SandboxesDeps { store: One<SandboxStores> } => sandboxes::Store(store.0).offer() }
 offer! { Controllers as "sandbox-controllers" needs ControllersDeps {
     controllers: All<SandboxControllers>,
-    pod_controllers: All<PodSandboxControllers>
+    sandbox_containers: All<PodSandboxControllers>
 } => {
     let mut all = controllers.0;
-    all.extend(pod_controllers.0);
+    all.extend(sandbox_containers.0);
     controllers::Controller(Arc::new(all)).offer()
 } }
 offer! { Health as "healthcheck" needs HealthDeps {} => health::Health.offer() }

@@ -1,3 +1,5 @@
+//! Tests of configurations, good and malformed.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

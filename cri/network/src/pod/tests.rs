@@ -1,3 +1,5 @@
+//! Tests of requests.
+
 use super::*;
 use crate::SpecVersion;
 
