@@ -53,7 +53,7 @@ fn reads_every_field() {
 fn the_registry_itself_is_last_without_a_server() {
     let hosts = read("[host.\"http://mirror:5000\"]\n").unwrap();
     assert_eq!(hosts.iter().map(Host::url).collect::<Vec<_>>(), ["http://mirror:5000", "https://reg.io"]);
-    assert_eq!(read("skip_verify = true").unwrap()[0].identity.skip_verify, true);
+    assert!(read("skip_verify = true").unwrap()[0].identity.skip_verify);
 }
 
 #[test]
