@@ -1,4 +1,5 @@
 //! containerd's `ctr`, 2.4 and Debian's, and a Go program on containerd's client, unchanged against the daemon.
+#![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
 use kevel_e2e::{Node, NodeOptions, Registry, debian_ctr, find, run, until};
 use serde_json::Value;

@@ -1,4 +1,5 @@
 //! The daemon as a process: what it starts with, what it refuses, how it ends, and what `ctr` reads of it.
+#![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
 use std::{fs, path::Path};
 

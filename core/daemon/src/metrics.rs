@@ -100,15 +100,12 @@ where
 
     fn call(&mut self, request: hyper::Request<B>) -> S::Future {
         // A path is `/package.Service/Method`. What a stranger makes up must not become a label.
-        let known = |name: &str| {
-            name.starts_with("containerd.") || name.starts_with("runtime.v1.") || name.starts_with("grpc.health.")
-        };
-        if let (Some(started), Some((service, method))) =
-            (STARTED.get(), request.uri().path().trim_start_matches('/').split_once('/'))
+        let path = request.uri().path().trim_start_matches('/');
+        if let (Some(started), Some((service, method))) = (STARTED.get(), path.split_once('/'))
+            && ["containerd.", "runtime.v1.", "grpc.health."].iter().any(|known| service.starts_with(known))
+            && (service.len() + method.len() < 96 && method.bytes().all(|b| b.is_ascii_alphanumeric()))
         {
-            if known(service) && method.len() < 64 && method.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                started.with_label_values(&[service, method]).inc();
-            }
+            started.with_label_values(&[service, method]).inc();
         }
         self.0.call(request)
     }

@@ -181,10 +181,10 @@ fn split_cri(document: &mut Table) -> Result<(), MigrateError> {
         rename_handlers(&mut containerd, &mut images)?;
         cri.insert("containerd".to_owned(), Value::Table(containerd));
     }
-    if let Some(Value::Table(cni)) = cri.get_mut("cni") {
-        if let Some(bin_dir) = cni.remove("bin_dir") {
-            cni.entry("bin_dirs").or_insert(Value::Array(vec![bin_dir]));
-        }
+    if let Some(Value::Table(cni)) = cri.get_mut("cni")
+        && let Some(bin_dir) = cni.remove("bin_dir")
+    {
+        cni.entry("bin_dirs").or_insert(Value::Array(vec![bin_dir]));
     }
     let mut grpc = Table::new();
     let streaming = [
