@@ -231,6 +231,6 @@ mod tests {
     #[test]
     fn unknown_keys_are_named() {
         let loaded = parse("version = 4\nroto = \"/x\"\n[debug]\nlvl = \"x\"", Path::new("/etc/x.toml")).unwrap();
-        assert_eq!(loaded.unknown_keys, ["debug.lvl", "roto"]);
+        assert_eq!(loaded.unknown_keys, ["roto", "debug.lvl"]);
     }
 }
