@@ -12,7 +12,9 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + S
 /// The service that both ends know.
 pub const SERVICE: &str = "kevel.test.Echo";
 
-#[tokio::main]
+// One thread: the crate's server hands each data message to a task of its own, and on several threads these overtake
+// each other, so that the end of a stream may come before its last messages.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
