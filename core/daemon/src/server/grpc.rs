@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use kevel_plugin::{All, InitContext, InitError, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
-use serde::{Deserialize, Serialize};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::RoutesBuilder, transport::Server as Tonic};
 
-use super::{Server, Servers, Serving, socket};
+use super::{Server, Servers, Serving, socket::Socket};
 use crate::metrics::Counting;
 
 /// Calls of one connection that may run at once; kubelet and busy clients stay far below.
@@ -20,18 +19,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// `io.containerd.server.v1.grpc`.
 pub(crate) struct Grpc;
 
-/// The listener's table. The limit of a message's size is fixed at CRI's 16 MiB.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Config {
-    /// Path of the socket; `kevel.sock` in the state directory when empty.
-    pub address: String,
-    /// Owner of the socket.
-    pub uid: u32,
-    /// Group of the socket.
-    pub gid: u32,
-}
-
 deps! {
     /// Everything that serves clients.
     pub(crate) struct Deps { plugins: All<GrpcPlugins> }
@@ -40,18 +27,18 @@ deps! {
 impl Plugin for Grpc {
     type Kind = Servers;
     const ID: &'static str = "grpc";
-    type Config = Config;
+    type Config = Socket;
     type Deps = Deps;
 
-    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<Server, InitError> {
+    async fn init(cx: InitContext, config: Socket, deps: Deps) -> Result<Server, InitError> {
         cx.export("address", config.address.clone());
         let offers: Vec<_> = deps.plugins.0.into_values().collect();
         Ok(Server::new(move |stop| listen(config.clone(), offers.clone(), stop)))
     }
 }
 
-async fn listen(config: Config, offers: Vec<Offer>, stop: CancellationToken) -> anyhow::Result<Serving> {
-    let listener = socket::listen(&config.address, config.uid, config.gid).await?;
+async fn listen(config: Socket, offers: Vec<Offer>, stop: CancellationToken) -> anyhow::Result<Serving> {
+    let listener = config.listen().await?;
     let mut routes = RoutesBuilder::default();
     for offer in &offers {
         offer.add_grpc(&mut routes);

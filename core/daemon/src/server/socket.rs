@@ -8,11 +8,31 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
+
+/// The table of a listener on a Unix socket. The limit of a message's size is fixed, at CRI's 16 MiB for gRPC.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Socket {
+    /// Path of the socket; when empty `kevel.sock` in the state directory, with `.ttrpc` added for ttrpc.
+    pub(crate) address: String,
+    /// Owner of the socket.
+    pub(crate) uid: u32,
+    /// Group of the socket.
+    pub(crate) gid: u32,
+}
+
+impl Socket {
+    /// Opens the socket.
+    pub(super) async fn listen(&self) -> anyhow::Result<UnixListener> {
+        listen(&self.address, self.uid, self.gid).await
+    }
+}
 
 /// Listens at `path` with mode 0660, owned by `uid` and `gid`. What an earlier daemon left behind is replaced; the
 /// socket of one that still listens is not, nor is anything that is no socket.
-pub(super) async fn listen(path: &str, uid: u32, gid: u32) -> anyhow::Result<UnixListener> {
+async fn listen(path: &str, uid: u32, gid: u32) -> anyhow::Result<UnixListener> {
     let path = Path::new(path.strip_prefix("unix://").unwrap_or(path));
     if !path.is_absolute() {
         bail!("address: {} is not an absolute path", path.display());

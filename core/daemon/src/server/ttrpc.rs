@@ -5,25 +5,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use kevel_plugin::{All, InitContext, InitError, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, Servers, Serving, socket};
+use super::{Server, Servers, Serving, socket::Socket};
 
 /// `io.containerd.server.v1.ttrpc`.
 pub(crate) struct Ttrpc;
-
-/// The listener's table.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Config {
-    /// Path of the socket; the gRPC socket's with `.ttrpc` when empty.
-    pub address: String,
-    /// Owner of the socket.
-    pub uid: u32,
-    /// Group of the socket.
-    pub gid: u32,
-}
 
 deps! {
     /// Everything that serves clients.
@@ -33,17 +20,17 @@ deps! {
 impl Plugin for Ttrpc {
     type Kind = Servers;
     const ID: &'static str = "ttrpc";
-    type Config = Config;
+    type Config = Socket;
     type Deps = Deps;
 
-    async fn init(_: InitContext, config: Config, deps: Deps) -> Result<Server, InitError> {
+    async fn init(_: InitContext, config: Socket, deps: Deps) -> Result<Server, InitError> {
         let offers: Vec<_> = deps.plugins.0.into_values().collect();
         Ok(Server::new(move |stop| listen(config.clone(), offers.clone(), stop)))
     }
 }
 
-async fn listen(config: Config, offers: Vec<Offer>, stop: CancellationToken) -> anyhow::Result<Serving> {
-    let listener = socket::listen(&config.address, config.uid, config.gid).await?;
+async fn listen(config: Socket, offers: Vec<Offer>, stop: CancellationToken) -> anyhow::Result<Serving> {
+    let listener = config.listen().await?;
     // A shim runs as the daemon's user; nobody else may forge its events.
     let mut server = kevel_ttrpc::Server::new().require_same_uid();
     for offer in &offers {
