@@ -227,7 +227,8 @@ impl Drop for Node {
     }
 }
 
-fn tail(log: &str) -> String {
+/// The last lines of a log.
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(80)..].join("\n")
 }
@@ -240,7 +241,7 @@ fn subnet() -> String {
 }
 
 /// The daemon beside this test in the build directory.
-fn daemon() -> anyhow::Result<PathBuf> {
+pub(crate) fn daemon() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("build directory")?;
     let daemon = folder.join("keveld");
