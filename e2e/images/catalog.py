@@ -149,12 +149,13 @@ def foreign(architecture):
     return manifest([Layer().file("architecture", architecture)], architecture=architecture)
 
 
-def bulk(layers, size, **options):
-    """busybox under `layers` - 1 layers (or one big one) of files of up to 1 MiB, half of it incompressible; size in bytes."""
+def bulk(layers, size, seed=0, **options):
+    """busybox under `layers` - 1 layers (or one big one) of files of up to 1 MiB, half of it incompressible; size in bytes.
+    Images of different seeds share no layer but busybox."""
     count = max(layers - 1, 1)
     stack = [busybox()]
     for n in range(count):
-        source, layer, rest, name = random.Random(n), Layer(), size // count, 0
+        source, layer, rest, name = random.Random(seed + n), Layer(), size // count, 0
         while rest > 0:
             length = min(rest, source.choice((4 << 10, 64 << 10, 256 << 10, 1 << 20)))
             noise = source.randbytes(length // 2)
@@ -184,8 +185,8 @@ CATALOG = {
 # Built only with --bench: they take a minute of CPU.
 BENCH = {
     "bench-layers": lambda: bulk(20, 120 << 20),
-    "bench-layers-zstd": lambda: bulk(20, 120 << 20, compression="zstd", level=3),
-    "bench-single": lambda: bulk(1, 300 << 20, level=1),
+    "bench-layers-zstd": lambda: bulk(20, 120 << 20, seed=1000, compression="zstd", level=3),
+    "bench-single": lambda: bulk(1, 300 << 20, seed=2000, level=1),
 }
 
 

@@ -52,6 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("kevel-daemon", &["*"]),
     ("kevel-xtask", &[]),
+    ("kevel-bench", &["kevel-proto"]),
     ("kevel-e2e", &["kevel-client", "kevel-contract", "kevel-model", "kevel-proto"]),
 ];
 
@@ -69,6 +70,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
             "core/metadata/",
             "cri/server/",
             "e2e/",
+            "hack/kevel-bench/",
         ],
         "only the edges convert to and from wire types",
     ),
