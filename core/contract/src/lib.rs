@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod stream;
 pub mod task;
 pub mod transfer;
+pub mod verifier;
 
 pub use call::{Observer, observe};
 pub use scope::Scope;

@@ -80,6 +80,9 @@ pub struct Collected {
 pub trait Collect: Send + Sync + 'static {
     /// Collects now and answers when done; callers that come while it runs share the next run.
     async fn collect(&self) -> Result<Collected>;
+    /// Forgets what nothing keeps: when this answers it is gone from every list and every sum, and its storage is being
+    /// freed in the background.
+    async fn forget(&self) -> Result<Collected>;
 }
 
 crate::call::handle! {
@@ -87,5 +90,7 @@ crate::call::handle! {
     GarbageCollector over Collect {
         /// Collects now.
         fn collect() -> Collected;
+        /// Forgets now, and frees storage in the background.
+        fn forget() -> Collected;
     }
 }

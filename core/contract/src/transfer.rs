@@ -1,6 +1,6 @@
 //! Transfers: images between registries, the node, and archives.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, pin::Pin};
+use std::{collections::BTreeMap, fmt, path::PathBuf, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use kevel_model::{Descriptor, Labels, Platform, Result};
@@ -80,6 +80,16 @@ pub struct Pull {
     pub unpack: Vec<Unpack>,
     /// Labels of the image.
     pub labels: Labels,
+    /// Let compressed layers go once they are unpacked.
+    pub discard_layers: bool,
+    /// Flush the file system of each layer before it is committed.
+    pub sync_fs: bool,
+    /// Layers downloaded at the same time for this pull; the service's own number when none.
+    pub max_concurrent_downloads: Option<usize>,
+    /// Bytes of the parts in which large layers are downloaded side by side; the service's own size when none.
+    pub layer_fetch_buffer: Option<u64>,
+    /// Fail when nothing arrives of something for so long, retries included; never when none.
+    pub progress_timeout: Option<Duration>,
     /// Is told how it goes; a full channel drops news, never waits.
     pub progress: Option<mpsc::Sender<Progress>>,
 }
@@ -132,7 +142,8 @@ pub struct Export {
 /// How a transfer goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What happens: `resolving`, `fetching`, `downloading`, `extracting`, `complete`, `saved`, ….
+    /// What happens: `resolving`, `fetching`, `waiting`, `downloading`, `extracting`, `extracted`, `already exists`,
+    /// `complete`, `saved`, ….
     pub event: String,
     /// To what: a reference, or a digest in context.
     pub name: String,
@@ -156,7 +167,8 @@ pub type ArchiveSink = Pin<Box<dyn AsyncWrite + Send>>;
 /// what the garbage collector finds, and what a retry can use.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Fetches an image, unpacks it, and names it.
+    /// Fetches an image, unpacks it, and names it. Content that a crash took is fetched again. Two that ask for the same
+    /// in every respect, credentials included, share one pull and its result.
     async fn pull(&self, scope: &Scope, pull: Pull) -> Result<Image>;
     /// Sends an image to a registry.
     async fn push(&self, scope: &Scope, push: Push) -> Result<()>;

@@ -19,6 +19,9 @@ use crate::{
 /// How long listeners may take to finish the calls that run when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// The plugin whose table is the top-level table `stream_processors`.
+const PROCESSORS_URI: &str = "io.containerd.internal.v1.stream-processors";
+
 /// The configuration of this command line: the file with its imports, flags over it.
 pub(crate) fn configuration(cli: &Cli) -> anyhow::Result<Loaded> {
     let optional = cli.config == Path::new(DEFAULT_CONFIG_PATH);
@@ -151,6 +154,9 @@ fn settings(config: &Config) -> Settings {
     // The listeners' addresses depend on the state directory when nobody names them.
     for (uri, address) in [(server::GRPC_URI, grpc_address(config)), (server::TTRPC_URI, ttrpc_address(config))] {
         plugins.entry(uri.to_owned()).or_default().insert("address".to_owned(), toml::Value::String(address));
+    }
+    if !config.stream_processors.is_empty() {
+        plugins.entry(PROCESSORS_URI.to_owned()).or_default().extend(config.stream_processors.clone());
     }
     Settings {
         root: config.root.clone(),

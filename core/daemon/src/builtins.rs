@@ -21,7 +21,9 @@ pub(crate) fn registry(facts: &Facts) -> Registry {
         .add::<kevel_metadata::Plugin>()
         .add::<kevel_metadata::Scheduler>()
         .add::<kevel_metadata::LeasePlugin>()
+        .add::<kevel_diff::processor::Plugin>()
         .add::<kevel_diff::walking::Plugin>()
+        .add::<kevel_transfer::verifier::Plugin>()
         .add::<kevel_transfer::Plugin>()
         // What runs.
         .add::<kevel_runtime::plugin::Manager>()

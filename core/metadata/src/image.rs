@@ -78,7 +78,7 @@ impl Backend for Store {
             })
             .await?;
         if sync {
-            self.garbage.collect().await?;
+            self.garbage.forget().await?;
         }
         Ok(())
     }

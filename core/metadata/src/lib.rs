@@ -12,7 +12,6 @@ mod claim;
 mod container;
 mod content;
 mod core;
-mod duration;
 mod event;
 mod gc;
 mod image;

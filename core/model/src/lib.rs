@@ -6,6 +6,7 @@
 mod any;
 mod descriptor;
 mod digest;
+pub mod duration;
 mod error;
 pub mod filter;
 mod labels;

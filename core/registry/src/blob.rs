@@ -16,12 +16,14 @@ use crate::{
 /// A connection that breaks more often than this over one blob is given up, whatever it brought.
 const MAX_BREAKS: u32 = 100;
 
-/// The bytes of a blob, in order. What arrives is exactly as long as the descriptor says or an error; the digest is for
-/// the reader to check.
+/// The bytes of a blob, or of a part of one, in order. What arrives is exactly as long as was asked for or an error; the
+/// digest is for the reader to check.
 pub struct BlobStream {
     session: Session,
     descriptor: Descriptor,
     offset: u64,
+    /// Where it ends; the blob's size unless this is a part.
+    end: u64,
     body: Option<Source>,
     /// Breaks since the last byte, and in all.
     failures: u32,
@@ -33,49 +35,54 @@ struct Source {
     host: String,
     /// Bytes of a host that ignores ranges which were read before.
     skip: u64,
+    /// Whether the host sends the blob to its end.
+    whole: bool,
 }
 
 impl Session {
     /// Opens a blob at an offset. Fails at once if no host has it.
     pub async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
-        let mut stream = BlobStream {
-            session: self.clone(),
-            descriptor: descriptor.clone(),
-            offset,
-            body: None,
-            failures: 0,
-            breaks: 0,
-        };
-        if offset < descriptor.size {
+        self.part(descriptor, offset, descriptor.size).await
+    }
+
+    /// Opens the part of a blob from `offset` up to `end`.
+    pub(crate) async fn part(&self, descriptor: &Descriptor, offset: u64, end: u64) -> Result<BlobStream, Error> {
+        let (session, descriptor) = (self.clone(), descriptor.clone());
+        let mut stream = BlobStream { session, descriptor, offset, end, body: None, failures: 0, breaks: 0 };
+        if offset < end {
             stream.body = Some(stream.open().await?);
         }
         Ok(stream)
     }
 
-    async fn blob_at(&self, endpoint: &Endpoint, descriptor: &Descriptor, offset: u64) -> Result<Source, Why> {
+    async fn blob_at(&self, endpoint: &Endpoint, blob: &BlobStream) -> Result<Source, Why> {
+        let (offset, end, size) = (blob.offset, blob.end, blob.descriptor.size);
         let mut headers = vec![(header::ACCEPT, HeaderValue::from_static("*/*"))];
-        if offset > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={offset}-"));
+        let range = if end < size { format!("{offset}-{}", end - 1) } else { format!("{offset}-") };
+        if offset > 0 || end < size {
+            let range = HeaderValue::from_str(&format!("bytes={range}"));
             headers.push((header::RANGE, range.map_err(|error| Why::Settings(error.to_string()))?));
         }
-        let path = format!("blobs/{}", descriptor.digest);
+        let path = format!("blobs/{}", blob.descriptor.digest);
         let response = self.ask(endpoint, &Ask { method: Method::GET, path, headers, actions: "pull" }).await?;
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let skip = match (response.status(), text(header::CONTENT_RANGE)) {
-            (StatusCode::PARTIAL_CONTENT, Some(range)) if range.starts_with(&format!("bytes {offset}-")) => 0,
-            (StatusCode::PARTIAL_CONTENT, range) => {
-                let range = range.unwrap_or("nothing");
-                return Err(Why::Protocol(format!("answers range {range:?} where bytes from {offset} were asked for")));
+        let part = match (response.status(), text(header::CONTENT_RANGE)) {
+            (StatusCode::PARTIAL_CONTENT, Some(answered)) if answered.starts_with(&format!("bytes {range}")) => true,
+            (StatusCode::PARTIAL_CONTENT, answered) => {
+                let answered = answered.unwrap_or("nothing");
+                return Err(Why::Protocol(format!("answers range {answered:?} where bytes {range} were asked for")));
             }
-            _ => offset,
+            _ => false,
         };
-        let expected = descriptor.size - offset + skip;
+        let expected = if part { end - offset } else { size };
         if let Some(length) = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok())
             && length != expected
         {
             return Err(Why::Damaged(format!("has {length} bytes where {expected} were announced")));
         }
-        Ok(Source { body: response.into_body(), host: endpoint.url(), skip })
+        let skip = if part { 0 } else { offset };
+        let whole = !part || end == size;
+        Ok(Source { body: response.into_body(), host: endpoint.url(), skip, whole })
     }
 }
 
@@ -85,9 +92,19 @@ impl BlobStream {
         self.offset
     }
 
-    /// The next piece; `None` when the blob is complete.
+    /// Whether the host sends all up to the blob's end, though a part of it was asked for perhaps.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.body.as_ref().is_some_and(|source| source.whole)
+    }
+
+    /// Goes on to the end of the blob; for a stream that [is whole](Self::is_whole).
+    pub(crate) fn extend(&mut self) {
+        self.end = self.descriptor.size;
+    }
+
+    /// The next piece; `None` when the blob, or the part of it, is complete.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        while self.offset < self.descriptor.size {
+        while self.offset < self.end {
             let source = match &mut self.body {
                 Some(source) => source,
                 None => {
@@ -95,17 +112,20 @@ impl BlobStream {
                     self.body.insert(source)
                 }
             };
+            let (left, past) = (self.end - self.offset, self.descriptor.size - self.offset);
+            let cut = source.whole && left < past;
             match source.next(self.session.settings().stall_timeout).await {
-                Ok(Some(piece)) if self.offset + piece.len() as u64 > self.descriptor.size => {
+                Ok(Some(piece)) if piece.len() as u64 > if cut { past } else { left } => {
                     return Err(self.error(Why::Damaged(format!("is longer than {} bytes", self.descriptor.size))));
                 }
-                Ok(Some(piece)) => {
+                Ok(Some(mut piece)) => {
+                    piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
                     self.offset += piece.len() as u64;
                     self.failures = 0;
                     return Ok(Some(piece));
                 }
                 Ok(None) => {
-                    let ended = format!("ends after {} of {} bytes", self.offset, self.descriptor.size);
+                    let ended = format!("ends after {} of {} bytes", self.offset, self.end);
                     self.broken(Why::Damaged(ended)).await?;
                 }
                 Err(why) => self.broken(why).await?,
@@ -124,7 +144,7 @@ impl BlobStream {
         let object = format!("{}@{}", self.session.reference().name(), self.descriptor.digest);
         let mut rounds = self.session.rounds("fetching", object, |capabilities| capabilities.pull);
         while let Some(endpoint) = rounds.next().await {
-            match self.session.blob_at(endpoint, &self.descriptor, self.offset).await {
+            match self.session.blob_at(endpoint, self).await {
                 Ok(source) => return Ok(source),
                 Err(why) => rounds.failed(why),
             }
@@ -146,7 +166,7 @@ impl BlobStream {
         Ok(())
     }
 
-    fn error(&self, why: Why) -> Error {
+    pub(crate) fn error(&self, why: Why) -> Error {
         let object = format!("{}@{}", self.session.reference().name(), self.descriptor.digest);
         let host = self.body.as_ref().map_or_else(String::new, |source| source.host.clone());
         Error::Hosts { doing: "fetching", object, answers: vec![Answer { host, why }] }

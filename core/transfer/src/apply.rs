@@ -2,6 +2,7 @@
 //! which blocks.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -12,8 +13,8 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use kevel_diff::{Form, Layer, Options, apply_layer};
-use kevel_model::{Error, Mount, Result};
+use kevel_diff::{Form, Layer, Options, Processors, apply_layer};
+use kevel_model::{Descriptor, Error, Mount, Result};
 use kevel_mount::TempMount;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -112,29 +113,47 @@ fn place(mounts: &[Mount], rebased: bool) -> Place {
     }
 }
 
+/// What is known of a layer that is to be applied.
+pub(crate) struct How {
+    pub(crate) layer: Descriptor,
+    /// The snapshot gets its parent with the commit.
+    pub(crate) rebased: bool,
+    /// Where temporary mounts go.
+    pub(crate) scratch: PathBuf,
+    pub(crate) processors: Processors,
+    /// Flush the file system when done.
+    pub(crate) sync_fs: bool,
+}
+
 /// Applies a layer to a prepared snapshot. Blocks.
-pub(crate) fn apply(source: Pipe, media_type: &str, mounts: &[Mount], rebased: bool, scratch: &Path) -> Result<Layer> {
-    match place(mounts, rebased) {
+pub(crate) fn apply(source: Pipe, mounts: &[Mount], how: &How) -> Result<Layer> {
+    match place(mounts, how.rebased) {
         Place::Directory(directory, form, lowers) => {
             let options = Options { form, lowers, ..Options::default() };
-            apply_at(source, media_type, &directory, &options)
+            apply_at(source, how, &directory, &options)
         }
-        Place::Mounted if rebased => {
+        Place::Mounted if how.rebased => {
             let kinds: Vec<&str> = mounts.iter().map(|mount| mount.kind.as_str()).collect();
             Err(Error::unimplemented(format!("unpacking a layer without its parent into mounts of type {kinds:?}")))
         }
         Place::Mounted => {
-            let mounted = TempMount::new(scratch, mounts)?;
-            let layer = apply_at(source, media_type, mounted.path(), &Options::default())?;
+            let mounted = TempMount::new(&how.scratch, mounts)?;
+            let layer = apply_at(source, how, mounted.path(), &Options::default())?;
             mounted.close()?;
             Ok(layer)
         }
     }
 }
 
-fn apply_at(source: Pipe, media_type: &str, directory: &Path, options: &Options) -> Result<Layer> {
+fn apply_at(source: Pipe, how: &How, directory: &Path, options: &Options) -> Result<Layer> {
     let root = File::open(directory).map_err(|error| Error::io(format!("opening {}", directory.display()), error))?;
-    Ok(apply_layer(source, media_type, &root, options)?)
+    let archive = how.processors.open(source, &how.layer, &BTreeMap::new())?;
+    let layer = apply_layer(archive.source, &archive.media_type, &root, options)?;
+    if how.sync_fs {
+        rustix::fs::syncfs(&root)
+            .map_err(|error| Error::io(format!("flushing {}", directory.display()), error.into()))?;
+    }
+    Ok(layer)
 }
 
 #[cfg(test)]

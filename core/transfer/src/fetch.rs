@@ -24,23 +24,58 @@ impl Job {
         descriptor: &Descriptor,
         label: impl Fn(&[u8]) -> Result<Labels>,
     ) -> Result<Bytes> {
-        let (content, scope) = (&self.shared.stores.content, self.scope());
-        if store::find(content, scope, &descriptor.digest).await?.is_some() {
-            store::keep(&self.shared.stores.leases, scope, "content", descriptor.digest.as_str()).await?;
-            let body = store::read(content, scope, &descriptor.digest).await?;
-            store::label(content, scope, &descriptor.digest, self.with_source(label(&body)?)).await?;
+        if let Some(body) = self.stored_document(descriptor).await? {
+            let content = &self.shared.stores.content;
+            store::label(content, self.scope(), &descriptor.digest, self.with_source(label(&body)?)).await?;
             return Ok(body);
         }
-        let session = self
-            .session
-            .as_ref()
-            .ok_or_else(|| Error::not_found(format!("content {} is not on this node", descriptor.digest)))?;
+        let session = self.session.as_ref().ok_or_else(|| not_here(descriptor))?;
         self.tell("downloading", descriptor.digest.as_str(), (0, descriptor.size), Some(descriptor));
-        let body = session.document(descriptor).await?;
+        let fetched = async { Ok(session.document(descriptor).await?) };
+        let body = self.patiently(descriptor.digest.as_str(), fetched).await?;
         let labels = self.with_source(label(&body)?);
-        store::write(content, scope, descriptor, body.clone(), labels).await?;
+        store::write(&self.shared.stores.content, self.scope(), descriptor, body.clone(), labels).await?;
         self.tell("complete", descriptor.digest.as_str(), (descriptor.size, descriptor.size), Some(descriptor));
         Ok(body)
+    }
+
+    /// A document of the store, if it is there and whole.
+    async fn stored_document(&self, descriptor: &Descriptor) -> Result<Option<Bytes>> {
+        let (stores, scope, digest) = (&self.shared.stores, self.scope(), &descriptor.digest);
+        if store::find(&stores.content, scope, digest).await?.is_none() {
+            return Ok(None);
+        }
+        store::keep(&stores.leases, scope, "content", digest.as_str()).await?;
+        let damage = match store::read(&stores.content, scope, digest).await {
+            Ok(body) => {
+                let mut hasher = digest.hasher();
+                hasher.update(&body);
+                if hasher.finish() == *digest {
+                    return Ok(Some(body));
+                }
+                Error::data_loss(format!("content {digest} is damaged on this node"))
+            }
+            Err(error) if error.is_not_found() || error.code() == Code::DataLoss => error,
+            Err(error) => return Err(error),
+        };
+        self.forget_damaged(descriptor, damage).await.map(|()| None)
+    }
+
+    /// Forgets content whose record outlived its bytes, as after a crash, so that it can be fetched again. Fails with
+    /// `damage` where there is no registry to fetch it from.
+    async fn forget_damaged(&self, descriptor: &Descriptor, damage: Error) -> Result<()> {
+        if self.session.is_none() {
+            return Err(damage);
+        }
+        let digest = &descriptor.digest;
+        tracing::warn!(%digest, error = damage.chain(), "content is lost or damaged, fetching it again");
+        let stores = &self.shared.stores;
+        match stores.content.delete(self.scope(), digest).await {
+            Err(error) if !error.is_not_found() => return Err(error.context(format!("forgetting {digest}"))),
+            _ => {}
+        }
+        // Has the bytes that are wrong removed, unless another namespace relies on them.
+        stores.garbage.collect().await.map(drop)
     }
 
     /// Sees to it that a blob is in the store.
@@ -54,16 +89,32 @@ impl Job {
 
     /// Whether a blob is in the store; if so, the lease has it.
     pub(crate) async fn has_blob(&self, descriptor: &Descriptor) -> Result<bool> {
-        let stores = &self.shared.stores;
-        let found = store::find(&stores.content, self.scope(), &descriptor.digest).await?;
-        if let Some(info) = &found {
-            if info.size != descriptor.size {
-                let (digest, has, said) = (&descriptor.digest, info.size, descriptor.size);
-                return Err(Error::data_loss(format!("blob {digest} has {has} bytes where {said} were announced")));
-            }
-            store::keep(&stores.leases, self.scope(), "content", descriptor.digest.as_str()).await?;
+        let (stores, digest) = (&self.shared.stores, &descriptor.digest);
+        let Some(info) = store::find(&stores.content, self.scope(), digest).await? else { return Ok(false) };
+        if info.size != descriptor.size {
+            let (has, said) = (info.size, descriptor.size);
+            return Err(Error::data_loss(format!("blob {digest} has {has} bytes where {said} were announced")));
         }
-        Ok(found.is_some())
+        store::keep(&stores.leases, self.scope(), "content", digest.as_str()).await?;
+        let damage = match stores.content.open(self.scope(), digest).await {
+            Ok(blob) if blob.size() == info.size => return Ok(true),
+            Ok(blob) => Error::data_loss(format!("blob {digest} has {} of its {} bytes", blob.size(), info.size)),
+            Err(error) if error.is_not_found() => error,
+            Err(error) => return Err(error),
+        };
+        self.forget_damaged(descriptor, damage).await.map(|()| false)
+    }
+
+    /// Whether a blob of the store is not what its digest says; one that is not is forgotten.
+    pub(crate) async fn is_damaged(&self, descriptor: &Descriptor) -> Result<bool> {
+        let digest = &descriptor.digest;
+        let damage = match store::hash(&self.shared.stores.content, self.scope(), digest).await {
+            Ok(found) if found == *digest => return Ok(false),
+            Ok(found) => Error::data_loss(format!("blob {digest} has digest {found}")),
+            Err(error) if error.is_not_found() || error.code() == Code::DataLoss => error,
+            Err(error) => return Err(error),
+        };
+        self.forget_damaged(descriptor, damage).await.map(|()| true)
     }
 
     /// Joins the download of a blob, or starts it. What is downloaded goes to `tee` too if this started it.
@@ -163,32 +214,31 @@ impl Download {
 
     async fn receive(&mut self, ingest: &mut dyn Ingest, stop: &CancellationToken) -> Result<()> {
         let digest = &self.descriptor.digest;
-        let missing = || Error::not_found(format!("content {digest} is not on this node"));
-        let session = self.job.session.clone().ok_or_else(missing)?;
+        let session = self.job.session.clone().ok_or_else(|| not_here(&self.descriptor))?;
         let offset = ingest.status().offset;
         let (size, mut told) = (self.descriptor.size, offset);
-        let shared = &self.job.shared;
+        let (job, budget, parts) = (&self.job, &self.job.shared.budget, self.job.parts);
         let _permit = tokio::select! {
-            permit = shared.downloads.acquire() => permit.map_err(|_| cancelled(&self.descriptor))?,
+            permit = job.downloads.acquire() => permit.map_err(|_| cancelled(&self.descriptor))?,
             () = stop.cancelled() => return Err(cancelled(&self.descriptor)),
         };
-        self.job.tell("downloading", digest.as_str(), (offset, size), Some(&self.descriptor));
+        job.tell("downloading", digest.as_str(), (offset, size), Some(&self.descriptor));
+        let opening = async { Ok(session.fetch(&self.descriptor, offset, parts, budget).await?) };
         let mut blob = tokio::select! {
-            blob = session.blob(&self.descriptor, offset) => blob?,
+            blob = job.patiently(digest.as_str(), opening) => blob?,
             () = stop.cancelled() => return Err(cancelled(&self.descriptor)),
         };
         loop {
+            let arriving = async { Ok(blob.next().await?) };
             let piece = tokio::select! {
-                piece = blob.next() => piece?,
+                piece = job.patiently(digest.as_str(), arriving) => piece?,
                 () = stop.cancelled() => return Err(cancelled(&self.descriptor)),
             };
-            let Some(piece) = piece else { break };
+            let Some((piece, room)) = piece else { break };
             if let Some(tee) = &self.tee {
-                let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-                let count = count.min(u32::try_from(shared.config.max_bytes_in_flight.max(1)).unwrap_or(u32::MAX));
                 let sent = async {
-                    let permit = shared.bytes.clone().acquire_many_owned(count).await.ok();
-                    tee.send(Piece::Data(piece.clone(), permit)).await
+                    let room = if room.is_some() { room } else { budget.bytes(piece.len()).await };
+                    tee.send(Piece::Data(piece.clone(), room)).await
                 };
                 let gone = tokio::select! {
                     sent = sent => sent.is_err(),
@@ -201,7 +251,7 @@ impl Download {
             ingest.write(piece).await.context(|| format!("writing blob {digest}"))?;
             if blob.offset() - told >= NEWS {
                 told = blob.offset();
-                self.job.tell("downloading", digest.as_str(), (told, size), Some(&self.descriptor));
+                job.tell("downloading", digest.as_str(), (told, size), Some(&self.descriptor));
             }
         }
         if let Some(tee) = self.tee.take() {
@@ -216,6 +266,10 @@ impl Download {
             tracing::warn!(reference, error = %error.chain(), "damaged ingest is left behind");
         }
     }
+}
+
+fn not_here(descriptor: &Descriptor) -> Error {
+    Error::not_found(format!("content {} is not on this node", descriptor.digest))
 }
 
 pub(crate) fn cancelled(descriptor: &Descriptor) -> Error {

@@ -21,40 +21,40 @@ struct Failure {
     message: String,
 }
 
-type Outcome = Option<std::result::Result<(), Failure>>;
+type Outcome<T> = Option<std::result::Result<T, Failure>>;
 
-/// Work under way, by key.
-pub(crate) struct Flights<K>(Arc<Mutex<HashMap<K, Weak<Work>>>>);
+/// Work under way, by key, with what comes of it.
+pub(crate) struct Flights<K, T = ()>(Arc<Mutex<HashMap<K, Weak<Work<T>>>>>);
 
-struct Work {
-    outcome: watch::Receiver<Outcome>,
+struct Work<T> {
+    outcome: watch::Receiver<Outcome<T>>,
     stop: CancellationToken,
 }
 
-impl Drop for Work {
+impl<T> Drop for Work<T> {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
 /// A share in work under way.
-pub(crate) struct Ticket {
-    work: Arc<Work>,
+pub(crate) struct Ticket<T = ()> {
+    work: Arc<Work<T>>,
     /// Whether this one started the work.
     pub(crate) leads: bool,
 }
 
-impl<K> Default for Flights<K> {
+impl<K, T> Default for Flights<K, T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K: Clone + Eq + Hash + Send + 'static> Flights<K> {
+impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
     /// Joins the work of this key, or starts it. `start` gets the token that says when nobody wants it any more.
-    pub(crate) fn join<F>(&self, key: K, start: impl FnOnce(CancellationToken) -> F) -> Ticket
+    pub(crate) fn join<F>(&self, key: K, start: impl FnOnce(CancellationToken) -> F) -> Ticket<T>
     where
-        F: Future<Output = Result<()>> + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(work) = flights.get(&key).and_then(Weak::upgrade)
@@ -80,13 +80,13 @@ impl<K: Clone + Eq + Hash + Send + 'static> Flights<K> {
     }
 }
 
-impl Ticket {
+impl<T: Clone> Ticket<T> {
     /// Waits for the work to be done.
-    pub(crate) async fn wait(&self) -> Result<()> {
+    pub(crate) async fn wait(&self) -> Result<T> {
         let mut outcome = self.work.outcome.clone();
         let outcome = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         match outcome {
-            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Ok(done))) => Ok(done),
             Ok(Some(Err(failure))) => Err(Error::new(failure.code, failure.message)),
             Ok(None) | Err(_) => Err(Error::internal("the task that did the work died")),
         }
@@ -110,7 +110,7 @@ mod tests {
             flights.join("key", |stop| async move {
                 runs.fetch_add(1, Ordering::SeqCst);
                 tokio::select! {
-                    () = go.notified() => Err(Error::not_found("gone")),
+                    () = go.notified() => Err::<(), _>(Error::not_found("gone")),
                     () = stop.cancelled() => Err(Error::cancelled("nobody waits")),
                 }
             })

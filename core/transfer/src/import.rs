@@ -222,6 +222,7 @@ impl Job {
             unpack: import.unpack.clone(),
             all_metadata: false,
             all_layers: true,
+            discard_layers: false,
         };
         self.fetch_image(target, &wanted).await
     }

@@ -1,17 +1,20 @@
-//! Pull: resolve, keep the documents, fetch and unpack the layers, name the image.
+//! Pull: resolve, ask the verifiers, keep the documents, fetch and unpack the layers, name the image.
 
 use kevel_contract::{
     Scope,
     image::Image,
     transfer::{Pull, Unpack},
 };
-use kevel_model::{Context as _, Descriptor, Error, Labels, Platform, Reference, Result, media_type};
+use kevel_model::{Code, Context as _, Descriptor, Error, Labels, Platform, Reference, Result, media_type};
 
 use crate::{
     Service,
     document::{ImageConfig, Index, Manifest},
-    labels, select,
-    service::{Job, or_host},
+    labels,
+    listeners::Listeners,
+    same::Same,
+    select,
+    service::{Job, Manner, or_host},
     store,
     unpack::Target,
 };
@@ -29,22 +32,50 @@ pub(crate) struct Wanted {
     pub(crate) all_metadata: bool,
     /// Get layers that are unpacked already, too.
     pub(crate) all_layers: bool,
+    /// Let layers go once they are unpacked.
+    pub(crate) discard_layers: bool,
 }
 
 impl Service {
-    pub(crate) async fn pull_image(&self, scope: &Scope, pull: Pull) -> Result<Image> {
+    /// Pulls, or joins a pull of the same. It ends when the last who waits for it hangs up.
+    pub(crate) async fn share_pull(&self, scope: &Scope, mut pull: Pull) -> Result<Image> {
+        let same = Same::of(scope, &pull);
+        let listeners = self.shared().audience.join(same.clone(), pull.progress.take());
+        let ticket = self.shared().pulls.join(same, |stop| {
+            let (service, scope) = (self.clone(), scope.clone());
+            async move {
+                tokio::select! {
+                    image = service.pull_image(&scope, pull, listeners) => image,
+                    () = stop.cancelled() => Err(Error::cancelled("nobody waits for it any more")),
+                }
+            }
+        });
+        ticket.wait().await
+    }
+
+    async fn pull_image(&self, scope: &Scope, pull: Pull, listeners: std::sync::Arc<Listeners>) -> Result<Image> {
         let reference = Reference::complete(&pull.reference)?;
         for unpack in &pull.unpack {
             self.shared().snapshotter(&unpack.snapshotter)?;
         }
-        let job = self.registry_job(scope, &reference, pull.registry, pull.progress).await?;
+        let manner = Manner {
+            registry: pull.registry,
+            max_concurrent_downloads: pull.max_concurrent_downloads,
+            layer_fetch_buffer: pull.layer_fetch_buffer,
+            patience: pull.progress_timeout.filter(|patience| !patience.is_zero()),
+            sync_fs: pull.sync_fs,
+            listeners,
+        };
+        let job = self.registry_job(scope, &reference, manner).await?;
         let session = job.session.clone().ok_or_else(|| Error::internal("a pull without a session"))?;
         job.tell("resolving", &pull.reference, (0, 0), None);
-        let target = session.resolve().await?;
+        let target = job.patiently("the manifest", async { Ok(session.resolve().await?) }).await?;
+        self.ask_verifiers(&pull.reference, &target).await?;
         job.tell("fetching", &pull.reference, (0, 0), Some(&target));
         let wanted = Wanted {
             reference: pull.reference.clone(),
             platforms: or_host(pull.platforms),
+            discard_layers: pull.discard_layers && !pull.unpack.is_empty(),
             unpack: pull.unpack,
             all_metadata: pull.all_metadata,
             all_layers: false,
@@ -56,6 +87,21 @@ impl Service {
         Ok(image)
     }
 
+    /// Asks every verifier; the first that refuses decides.
+    async fn ask_verifiers(&self, name: &str, target: &Descriptor) -> Result<()> {
+        for (verifier, handle) in &self.shared().verifiers {
+            let judgement =
+                handle.verify(name, target).await.context(|| format!("asking image verifier {verifier}"))?;
+            if !judgement.ok {
+                let (digest, reason) = (&target.digest, judgement.reason);
+                let message = format!("image verifier {verifier} blocked {name} with digest {digest}: {reason}");
+                return Err(Error::new(Code::PermissionDenied, message));
+            }
+            tracing::debug!(verifier, image = name, reason = judgement.reason, "image verified");
+        }
+        Ok(())
+    }
+
     pub(crate) async fn unpack_image(&self, scope: &Scope, name: &str, unpack: Unpack) -> Result<()> {
         let image = self.shared().stores.images.get(scope, name).await?;
         let job = self.local_job(scope).await?;
@@ -65,6 +111,7 @@ impl Service {
             unpack: vec![unpack],
             all_metadata: false,
             all_layers: false,
+            discard_layers: false,
         };
         job.fetch_image(&image.target, &wanted).await
     }
@@ -120,7 +167,9 @@ impl Job {
     /// Keeps a manifest and its config, fetches its layers and unpacks them where that is wanted. `chosen` says that
     /// an index has told its platform.
     async fn manifest(&self, descriptor: &Descriptor, chosen: bool, wanted: &Wanted) -> Result<()> {
-        let body = self.document(descriptor, |body| manifest_labels(descriptor, body)).await?;
+        let keep = |child: &&Descriptor| !wanted.discard_layers || !media_type::is_layer(&child.media_type);
+        let label = |body: &[u8]| Ok(labels::children(Manifest::parse(descriptor, body)?.children().filter(keep)));
+        let body = self.document(descriptor, label).await?;
         let manifest = Manifest::parse(descriptor, &body)?;
         if !manifest.is_image() {
             // An artifact: nothing to unpack, and its config may be as large as it likes.
@@ -132,6 +181,9 @@ impl Job {
         if !chosen && !wanted.platforms.iter().any(runs) {
             let want = select::list(&wanted.platforms);
             return Err(Error::not_found(format!("the image is for {}, not for {want}", config.platform)));
+        }
+        for layer in &manifest.layers {
+            self.tell("waiting", layer.digest.as_str(), (0, layer.size), Some(layer));
         }
         let mut unpacked = false;
         for unpack in wanted.unpack.iter().filter(|unpack| runs(&unpack.platform)) {
@@ -146,7 +198,7 @@ impl Job {
                 diff_ids: config.rootfs.diff_ids.clone(),
                 chain: chain.clone(),
                 labels: unpack.labels.clone(),
-                annotate: unpack.annotate,
+                annotate: unpack.annotate || snapshotting.annotates,
             };
             self.unpack(target).await.context(|| format!("unpacking into {name}"))?;
             if let Some(top) = chain.last() {

@@ -6,8 +6,9 @@ use kevel_model::{Context as _, Descriptor, Error, Platform, Reference, Result, 
 use crate::{
     Service,
     document::{Index, Manifest},
+    listeners::Listeners,
     select,
-    service::Job,
+    service::{Job, Manner},
     store,
 };
 
@@ -18,7 +19,9 @@ impl Service {
     pub(crate) async fn push_image(&self, scope: &Scope, push: Push) -> Result<()> {
         let reference = Reference::complete(&push.reference)?;
         let image = self.shared().stores.images.get(scope, &push.name).await?;
-        let job = self.registry_job(scope, &reference, push.registry, push.progress).await?;
+        let listeners = Listeners::of(push.progress);
+        let manner = Manner { registry: push.registry, listeners, ..Manner::default() };
+        let job = self.registry_job(scope, &reference, manner).await?;
         let target = job.pushed_target(image.target, &push.platforms).await?;
         let tag = reference.tag();
         if let Some(wanted) = reference.digest()
@@ -95,7 +98,7 @@ impl Job {
         }
         let content = &self.shared.stores.content;
         let open = content.open(self.scope(), &blob.digest).await.context(|| format!("reading {}", blob.digest))?;
-        let _permit = self.shared.downloads.acquire().await.map_err(|_| Error::cancelled("the service ends"))?;
+        let _permit = self.downloads.acquire().await.map_err(|_| Error::cancelled("the service ends"))?;
         let pieces = futures::stream::try_unfold((open, 0), |(open, offset)| async move {
             let piece = open.read_at(offset, store::READ).await.map_err(std::io::Error::other)?;
             let end = offset + piece.len() as u64;

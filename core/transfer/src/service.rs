@@ -1,6 +1,6 @@
 //! The service: what all transfers share, and the contract's calls.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kevel_contract::{
@@ -9,15 +9,19 @@ use kevel_contract::{
     metadata::Stores,
     snapshot::Snapshotter,
     transfer::{Archive, ArchiveSink, Backend, Export, Import, Progress, Pull, Push, Unpack},
+    verifier::ImageVerifier,
 };
+use kevel_diff::Processors;
 use kevel_model::{Code, Context as _, Descriptor, Digest, Error, Labels, Namespace, Platform, Reference, Result};
-use kevel_registry::{Credentials, Options, Registry, Session, Settings};
-use tokio::sync::{Semaphore, mpsc};
+use kevel_registry::{Budget, Credentials, Options, Registry, Session, Settings};
+use tokio::sync::Semaphore;
 
 use crate::{
     Config,
     flight::Flights,
     lease::{Held, Leases},
+    listeners::{Audience, Listeners},
+    same::Same,
 };
 
 /// A snapshotter and how it may be used.
@@ -27,6 +31,22 @@ pub struct Snapshotting {
     pub snapshotter: Snapshotter,
     /// Whether it takes the parent of a snapshot as late as on commit.
     pub rebases: bool,
+    /// Whether it asks to be told which layer and image a snapshot is for, as remote ones do.
+    pub annotates: bool,
+}
+
+/// What a service works on and with.
+pub struct Parts {
+    /// The stores of the node.
+    pub stores: Stores,
+    /// Snapshotters by name.
+    pub snapshotters: BTreeMap<String, Snapshotting>,
+    /// Who is asked whether an image may be pulled, by name.
+    pub verifiers: BTreeMap<String, ImageVerifier>,
+    /// What turns layers of other media types into archives.
+    pub processors: Processors,
+    /// A directory for temporary mounts.
+    pub mounts: PathBuf,
 }
 
 /// The transfer service. Cheap to clone.
@@ -38,18 +58,23 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) stores: Stores,
     pub(crate) snapshotters: BTreeMap<String, Snapshotting>,
+    pub(crate) verifiers: BTreeMap<String, ImageVerifier>,
+    pub(crate) processors: Processors,
     /// Where temporary mounts go.
     pub(crate) mounts: PathBuf,
     registry: Registry,
     leases: Leases,
+    /// Pulls under way.
+    pub(crate) pulls: Flights<Same, Image>,
+    /// Who is told of them.
+    pub(crate) audience: Audience<Same>,
     /// Downloads under way.
     pub(crate) blobs: Flights<(Namespace, Digest)>,
     /// Unpacking under way, by snapshotter and chain id.
     pub(crate) chains: Flights<(Namespace, String, Digest)>,
-    pub(crate) downloads: Arc<Semaphore>,
     pub(crate) unpacks: Arc<Semaphore>,
-    /// Bytes between sockets and appliers.
-    pub(crate) bytes: Arc<Semaphore>,
+    /// Connections, and bytes between sockets and appliers.
+    pub(crate) budget: Budget,
 }
 
 /// One transfer under way. Cheap to clone.
@@ -59,46 +84,55 @@ pub(crate) struct Job {
     held: Arc<Held>,
     /// The registry that content comes from; none for what is on the node.
     pub(crate) session: Option<Session>,
-    progress: Option<mpsc::Sender<Progress>>,
+    /// Blobs under way in this transfer.
+    pub(crate) downloads: Arc<Semaphore>,
+    /// How its blobs are cut into parts.
+    pub(crate) parts: kevel_registry::Parts,
+    /// The longest that nothing may arrive.
+    pub(crate) patience: Option<Duration>,
+    /// Whether layers are flushed before they are committed.
+    pub(crate) sync_fs: bool,
+    listeners: Arc<Listeners>,
+}
+
+/// How a transfer talks to registries and to whoever waits for it.
+#[derive(Default)]
+pub(crate) struct Manner {
+    pub(crate) registry: kevel_contract::transfer::Registry,
+    pub(crate) max_concurrent_downloads: Option<usize>,
+    pub(crate) layer_fetch_buffer: Option<u64>,
+    pub(crate) patience: Option<Duration>,
+    pub(crate) sync_fs: bool,
+    pub(crate) listeners: Arc<Listeners>,
 }
 
 impl Service {
-    /// A service over the stores. `mounts` is a directory for temporary mounts.
-    pub fn new(
-        config: Config,
-        stores: Stores,
-        snapshotters: BTreeMap<String, Snapshotting>,
-        mounts: impl Into<PathBuf>,
-    ) -> Self {
+    /// A service over the stores.
+    pub fn new(config: Config, parts: Parts) -> Self {
         let mut settings = Settings::default();
         if !config.config_path.is_empty() {
             settings.config_paths = config.config_paths();
         }
-        Self::with_registry(config, stores, snapshotters, mounts, Registry::new(settings))
+        Self::with_registry(config, parts, Registry::new(settings))
     }
 
     /// The same with a registry client that exists already.
-    pub fn with_registry(
-        config: Config,
-        stores: Stores,
-        snapshotters: BTreeMap<String, Snapshotting>,
-        mounts: impl Into<PathBuf>,
-        registry: Registry,
-    ) -> Self {
-        let limit =
-            |limit: usize, unlimited: usize| Arc::new(Semaphore::new(if limit == 0 { unlimited } else { limit }));
+    pub fn with_registry(config: Config, parts: Parts, registry: Registry) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self(Arc::new(Shared {
-            leases: Leases::new(stores.leases.clone()),
+            leases: Leases::new(parts.stores.leases.clone()),
+            pulls: Flights::default(),
+            audience: Audience::default(),
             blobs: Flights::default(),
             chains: Flights::default(),
-            downloads: limit(config.max_concurrent_downloads, Semaphore::MAX_PERMITS),
             unpacks: limit(config.max_concurrent_unpacks, processors.max(2)),
-            bytes: limit(config.max_bytes_in_flight.min(u32::MAX as usize), 64 << 20),
-            mounts: mounts.into(),
+            budget: config.budget(),
+            mounts: parts.mounts,
             config,
-            stores,
-            snapshotters,
+            stores: parts.stores,
+            snapshotters: parts.snapshotters,
+            verifiers: parts.verifiers,
+            processors: parts.processors,
             registry,
         }))
     }
@@ -106,17 +140,21 @@ impl Service {
     /// A transfer of what is on the node.
     pub(crate) async fn local_job(&self, scope: &Scope) -> Result<Job> {
         let held = self.0.leases.hold(scope).await.context(|| "making a lease for the transfer")?;
-        Ok(Job { shared: Arc::clone(&self.0), held, session: None, progress: None })
+        Ok(Job {
+            shared: Arc::clone(&self.0),
+            held,
+            session: None,
+            downloads: limit(self.0.config.max_concurrent_downloads, Semaphore::MAX_PERMITS),
+            parts: self.0.config.parts(None),
+            patience: None,
+            sync_fs: false,
+            listeners: Arc::default(),
+        })
     }
 
     /// A transfer from or to a registry.
-    pub(crate) async fn registry_job(
-        &self,
-        scope: &Scope,
-        reference: &Reference,
-        registry: kevel_contract::transfer::Registry,
-        progress: Option<mpsc::Sender<Progress>>,
-    ) -> Result<Job> {
+    pub(crate) async fn registry_job(&self, scope: &Scope, reference: &Reference, manner: Manner) -> Result<Job> {
+        let registry = manner.registry;
         let credentials = registry.credentials.map(|credentials| Credentials {
             username: credentials.username,
             secret: credentials.secret,
@@ -129,7 +167,16 @@ impl Service {
             plain_http: registry.plain_http,
         };
         let session = self.0.registry.session(reference, options).await?;
-        Ok(Job { session: Some(session), progress, ..self.local_job(scope).await? })
+        let downloads = manner.max_concurrent_downloads.unwrap_or(self.0.config.max_concurrent_downloads);
+        Ok(Job {
+            session: Some(session),
+            downloads: limit(downloads, Semaphore::MAX_PERMITS),
+            parts: self.0.config.parts(manner.layer_fetch_buffer),
+            patience: manner.patience,
+            sync_fs: manner.sync_fs,
+            listeners: manner.listeners,
+            ..self.local_job(scope).await?
+        })
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -145,8 +192,7 @@ impl Job {
 
     /// Tells whoever listens; news that don't fit are dropped.
     pub(crate) fn tell(&self, event: &str, name: &str, bytes: (u64, u64), descriptor: Option<&Descriptor>) {
-        let Some(progress) = &self.progress else { return };
-        let _ = progress.try_send(Progress {
+        self.listeners.tell(|| Progress {
             event: event.to_owned(),
             name: name.to_owned(),
             parents: Vec::new(),
@@ -154,6 +200,13 @@ impl Job {
             total: bytes.1,
             descriptor: descriptor.cloned(),
         });
+    }
+
+    /// Waits for something of the registry's, no longer than the transfer is willing to.
+    pub(crate) async fn patiently<T>(&self, what: &str, of: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(patience) = self.patience else { return of.await };
+        let waited = tokio::time::timeout(patience, of).await;
+        waited.unwrap_or_else(|_| Err(Error::deadline_exceeded(format!("nothing arrived of {what} for {patience:?}"))))
     }
 
     /// Makes an image, or points the one of that name to the new target.
@@ -178,6 +231,10 @@ impl Job {
     }
 }
 
+fn limit(limit: usize, unlimited: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(if limit == 0 { unlimited } else { limit.min(Semaphore::MAX_PERMITS) }))
+}
+
 /// The platforms to take: the host's if none are named.
 pub(crate) fn or_host(platforms: Vec<Platform>) -> Vec<Platform> {
     if platforms.is_empty() { vec![Platform::host()] } else { platforms }
@@ -187,7 +244,7 @@ pub(crate) fn or_host(platforms: Vec<Platform>) -> Vec<Platform> {
 impl Backend for Service {
     async fn pull(&self, scope: &Scope, pull: Pull) -> Result<Image> {
         let doing = format!("pulling {}", pull.reference);
-        self.pull_image(scope, pull).await.context(|| doing)
+        self.share_pull(scope, pull).await.context(|| doing)
     }
 
     async fn push(&self, scope: &Scope, push: Push) -> Result<()> {

@@ -59,6 +59,21 @@ pub(crate) async fn read(content: &ContentStore, scope: &Scope, digest: &Digest)
     Ok(data.freeze())
 }
 
+/// The digest that content really has, by the algorithm of the one that it is known by.
+pub(crate) async fn hash(content: &ContentStore, scope: &Scope, digest: &Digest) -> Result<Digest> {
+    let blob = content.open(scope, digest).await?;
+    let (mut hasher, mut offset) = (digest.hasher(), 0);
+    while offset < blob.size() {
+        let piece = blob.read_at(offset, READ).await.context(|| format!("reading {digest}"))?;
+        if piece.is_empty() {
+            break; // shorter than it should be: another digest
+        }
+        offset += piece.len() as u64;
+        hasher.update(&piece);
+    }
+    Ok(hasher.finish())
+}
+
 /// Writes content that is here whole.
 pub(crate) async fn write(
     content: &ContentStore,

@@ -8,8 +8,8 @@ use std::sync::{
 
 use kevel_contract::snapshot::Commit;
 use kevel_diff::Layer;
-use kevel_model::{Context as _, Descriptor, Digest, Error, Labels, Mount, Result};
-use tokio::sync::{mpsc, oneshot};
+use kevel_model::{Code, Context as _, Descriptor, Digest, Error, Labels, Mount, Result};
+use tokio::sync::{SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -61,6 +61,9 @@ impl Job {
         let resource = format!("snapshots/{}", target.name);
         let leases = &self.shared.stores.leases;
         if exists(self, &target, top).await? {
+            for layer in &target.layers {
+                self.tell("already exists", layer.digest.as_str(), (layer.size, layer.size), Some(layer));
+            }
             return store::keep(leases, self.scope(), &resource, top.as_str()).await;
         }
         let target = Arc::new(target);
@@ -136,10 +139,30 @@ impl Step {
     }
 
     async fn fill_and_commit(&self, stop: &CancellationToken) -> Result<()> {
-        let permit = tokio::select! {
-            permit = self.job.shared.unpacks.acquire() => permit.map_err(|_| cancelled(self.layer()))?,
-            () = stop.cancelled() => return Err(cancelled(self.layer())),
-        };
+        let permit = self.permit(stop).await?;
+        let stored = self.job.has_blob(self.layer()).await?;
+        let done = self.fill_once(permit, stop).await;
+        match done {
+            Err(error) if stored && !stop.is_cancelled() && may_be_damage(&error) => {
+                // What the node has may have been damaged since it was verified.
+                if self.job.session.is_none() || !self.job.is_damaged(self.layer()).await? {
+                    return Err(error);
+                }
+                let permit = self.permit(stop).await?;
+                self.fill_once(permit, stop).await
+            }
+            done => done,
+        }
+    }
+
+    async fn permit(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>> {
+        tokio::select! {
+            permit = self.job.shared.unpacks.acquire() => permit.map_err(|_| cancelled(self.layer())),
+            () = stop.cancelled() => Err(cancelled(self.layer())),
+        }
+    }
+
+    async fn fill_once(&self, permit: SemaphorePermit<'_>, stop: &CancellationToken) -> Result<()> {
         let key = extract_key(self.chain());
         let Some(mounts) = self.prepare(&key).await? else { return Ok(()) };
         let done = match self.fill(mounts, stop).await {
@@ -267,9 +290,14 @@ impl Step {
 
     fn apply(&self, source: apply::Pipe, mounts: Vec<Mount>) -> impl Future<Output = Result<Layer>> + Send + 'static {
         let rebased = self.rebases() && self.index > 0;
-        let (media_type, scratch) = (self.layer().media_type.clone(), self.job.shared.mounts.clone());
-        let applying =
-            tokio::task::spawn_blocking(move || apply::apply(source, &media_type, &mounts, rebased, &scratch));
+        let how = apply::How {
+            layer: self.layer().clone(),
+            rebased,
+            scratch: self.job.shared.mounts.clone(),
+            processors: self.job.shared.processors.clone(),
+            sync_fs: self.job.sync_fs,
+        };
+        let applying = tokio::task::spawn_blocking(move || apply::apply(source, &mounts, &how));
         async move { applying.await.map_err(|error| Error::internal("the applier died").with_source(error))? }
     }
 
@@ -294,6 +322,8 @@ impl Step {
         let label = (labels::UNCOMPRESSED.to_owned(), layer.diff_id.to_string());
         let digest = &self.layer().digest;
         store::label(&self.job.shared.stores.content, scope, digest, Labels::from([label])).await?;
+        let size = self.layer().size;
+        self.job.tell("extracted", digest.as_str(), (size, size), Some(self.layer()));
         tracing::debug!(layer = %digest, chain = %chain, entries = layer.applied.entries, "layer unpacked");
         Ok(())
     }
@@ -305,6 +335,11 @@ impl Step {
             tracing::warn!(key, error = %error.chain(), "unfinished snapshot is left to the garbage collector");
         }
     }
+}
+
+/// Whether an error may come from a blob that is not what it was when it was stored.
+fn may_be_damage(error: &Error) -> bool {
+    matches!(error.code(), Code::DataLoss | Code::InvalidArgument | Code::NotFound | Code::Internal | Code::Unknown)
 }
 
 /// Reads a blob from the store into a pipe.

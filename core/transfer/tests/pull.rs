@@ -108,13 +108,15 @@ async fn the_first_to_ask_may_leave() {
     .await;
     let node = Node::start().await;
     let served = serve(&fake, "v1", &[tar(&[("a", "1")])]);
-    let start = || {
-        let (transfer, pull) = (node.transfer.clone(), pull(&fake, "a:v1", &["overlayfs"]));
+    // Under other names, so that they are two pulls and share only the work.
+    let start = |name: &str| {
+        let pull = Pull { name: name.to_owned(), ..pull(&fake, "a:v1", &["overlayfs"]) };
+        let transfer = node.transfer.clone();
         tokio::spawn(async move { transfer.pull(&scope(), pull).await })
     };
-    let first = start();
+    let first = start("first");
     until("the first asks", || async { !fake.asked(served.layers[0].digest.as_str()).is_empty() }).await;
-    let second = start();
+    let second = start("second");
     until("the second has begun", || async { fake.asked("HEAD").len() >= 2 }).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());

@@ -34,6 +34,6 @@ mod service;
 mod translate;
 mod undo;
 
-pub use image::{ImageParts, Images};
+pub use image::{ImageParts, Images, PullCounts, THROUGHPUT};
 pub use server::{Parts, Server, Settings};
 pub use service::{ImageRpc, RuntimeRpc, image_service, runtime_service};

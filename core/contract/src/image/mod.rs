@@ -61,7 +61,7 @@ impl Adaptor for Image {
 /// How to delete an image.
 #[derive(Clone, Debug, Default)]
 pub struct Delete {
-    /// Collect garbage before answering.
+    /// Forget what only it kept before answering; storage is freed soon after.
     pub sync: bool,
     /// Delete only if the image still names this.
     pub target: Option<Digest>,

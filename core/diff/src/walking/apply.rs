@@ -1,12 +1,13 @@
 //! Apply: a blob of the content store becomes files behind mounts.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
 };
 
 use kevel_contract::{Scope, diff::Apply};
-use kevel_model::{Context as _, Descriptor, Error, Mount, Result, media_type};
+use kevel_model::{Any, Context as _, Descriptor, Error, Mount, Result, media_type};
 use tokio::runtime::Handle;
 
 use super::{
@@ -14,11 +15,11 @@ use super::{
     bridge::{BlobReader, Waiting},
     target::Target,
 };
-use crate::{Layer, Options, apply_layer, layer::check_media_type};
+use crate::{Layer, Options, Processors, apply_layer, layer::check_media_type};
 
 impl Walking {
     /// Applies `layer` to `mounts` and answers the descriptor of the uncompressed layer. "Unimplemented" for media
-    /// types that are not archives, so that another differ is asked.
+    /// types that neither are archives nor become some by a stream processor, so that another differ is asked.
     pub(super) async fn apply_layer(
         &self,
         scope: &Scope,
@@ -26,20 +27,24 @@ impl Walking {
         mounts: &[Mount],
         apply: Apply,
     ) -> Result<Descriptor> {
-        check_media_type(&layer.media_type)?;
+        if !self.processors.can_read(&layer.media_type) {
+            check_media_type(&layer.media_type)?;
+        }
         let blob =
             self.content.open(scope, &layer.digest).await.context(|| format!("opening layer {}", layer.digest))?;
         let waiting = Waiting::new();
         let work = Work {
             source: BlobReader::new(blob, Handle::current(), waiting.gone()),
-            media_type: layer.media_type.clone(),
+            layer: layer.clone(),
+            processors: self.processors.clone(),
+            payloads: apply.payloads,
             mounts: mounts.to_vec(),
             temporary: self.mounts.clone(),
             sync: apply.sync_fs,
         };
         let applied = blocking(|| work.run()).await.context(|| format!("applying layer {}", layer.digest))?;
         drop(waiting);
-        if applied.size != layer.size {
+        if applied.size != layer.size && check_media_type(&layer.media_type).is_ok() {
             let text = format!("layer {} has {} bytes, not the {} stated", layer.digest, applied.size, layer.size);
             return Err(Error::failed_precondition(text));
         }
@@ -51,7 +56,9 @@ impl Walking {
 /// Everything that applying a layer needs, for a thread that may block.
 struct Work {
     source: BlobReader,
-    media_type: String,
+    layer: Descriptor,
+    processors: Processors,
+    payloads: BTreeMap<String, Any>,
     mounts: Vec<Mount>,
     temporary: PathBuf,
     sync: bool,
@@ -76,7 +83,8 @@ impl Work {
 
     fn write(self, root: &Path, options: &Options) -> Result<Layer> {
         let directory = File::open(root).map_err(|error| Error::io(format!("opening {}", root.display()), error))?;
-        let layer = apply_layer(self.source, &self.media_type, &directory, options)?;
+        let archive = self.processors.open(self.source, &self.layer, &self.payloads)?;
+        let layer = apply_layer(archive.source, &archive.media_type, &directory, options)?;
         if self.sync {
             rustix::fs::syncfs(&directory)
                 .map_err(|error| Error::io(format!("flushing {}", root.display()), error.into()))?;

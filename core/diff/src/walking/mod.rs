@@ -18,18 +18,28 @@ use kevel_contract::{
 };
 use kevel_model::{Descriptor, Error, Mount, Result};
 
+use crate::Processors;
+
 /// The differ. One value serves any number of calls at once.
 #[derive(Clone, Debug)]
 pub struct Walking {
     content: ContentStore,
     /// Where temporary mount points are made.
     mounts: PathBuf,
+    /// What turns layers of other media types into archives.
+    processors: Processors,
 }
 
 impl Walking {
     /// A differ over `content` that mounts what it must beneath the directory `mounts`.
     pub fn new(content: ContentStore, mounts: impl Into<PathBuf>) -> Self {
-        Self { content, mounts: mounts.into() }
+        Self { content, mounts: mounts.into(), processors: Processors::default() }
+    }
+
+    /// The same with stream processors.
+    #[must_use]
+    pub fn with_processors(self, processors: Processors) -> Self {
+        Self { processors, ..self }
     }
 }
 

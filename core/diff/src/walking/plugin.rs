@@ -6,13 +6,14 @@ use kevel_contract::{
     metadata::Metadata,
 };
 use kevel_model::Platform;
-use kevel_plugin::{InitContext, InitError, One, deps};
+use kevel_plugin::{InitContext, InitError, Maybe, One, deps};
 
 use super::Walking;
+use crate::StreamProcessors;
 
 deps! {
     /// What the differ needs.
-    pub struct Needs { metadata: One<Metadata> }
+    pub struct Needs { metadata: One<Metadata>, processors: Maybe<StreamProcessors> }
 }
 
 /// Registers the differ.
@@ -32,6 +33,8 @@ impl kevel_plugin::Plugin for Plugin {
             .await
             .map_err(InitError::failed)?
             .map_err(InitError::failed)?;
-        Ok(Differ::new(Target::local("differ walking"), Walking::new(needs.metadata.content.clone(), mounts)))
+        let walking = Walking::new(needs.metadata.content.clone(), mounts);
+        let walking = walking.with_processors(needs.processors.0.unwrap_or_default());
+        Ok(Differ::new(Target::local("differ walking"), walking))
     }
 }

@@ -118,7 +118,12 @@ impl Backend for Store {
         let record = self.record(scope, &begin).await?;
         let state = self.core.state();
         let shared = record.expected.as_ref().filter(|_| self.policy == SharingPolicy::Shared);
-        let shared = shared.and_then(|digest| known(&state, digest));
+        let mut shared = shared.and_then(|digest| known(&state, digest));
+        if let Some(info) = &shared
+            && !self.backend.info(scope, &info.digest).await.is_ok_and(|found| found.size == info.size)
+        {
+            shared = None; // a record without its bytes is nothing to adopt: they are brought again
+        }
         let inner = match &shared {
             Some(_) => None,
             None => Some(self.open_ingest(scope, &record).await?),

@@ -63,6 +63,18 @@ impl Collect for Collector {
         });
         run.await.map_err(|error| Error::internal("garbage collection ended early").with_source(error))?
     }
+
+    async fn forget(&self) -> Result<Collected> {
+        let (inner, sweeper) = (Arc::clone(&self.0), self.clone());
+        // A task of its own, for the same reason. It takes no turn: records may go while a run sweeps.
+        let run = tokio::spawn(async move { inner.forget().await });
+        let collected =
+            run.await.map_err(|error| Error::internal("garbage collection ended early").with_source(error))??;
+        if collected != Collected::default() {
+            tokio::spawn(async move { report("everything", sweeper.collect().await.map(|_| 0)) });
+        }
+        Ok(collected)
+    }
 }
 
 impl Collector {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::duration;
+use kevel_model::duration;
 
 /// The largest share of time that collections may take, whatever is configured.
 const MAX_SHARE: f64 = 0.5;

@@ -218,13 +218,24 @@ fn serve(state: &mut State, asked: &Asked, sent: Bytes) -> Response<Body> {
 }
 
 fn ranged(data: &Bytes, range: Option<&str>) -> Response<Body> {
-    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    match from {
-        Some(from) if from < data.len() => Response::builder()
-            .status(StatusCode::PARTIAL_CONTENT)
-            .header("content-range", format!("bytes {from}-{}/{}", data.len() - 1, data.len()))
-            .body(body(data.slice(from..)))
-            .unwrap(),
+    match range.and_then(|range| asked_range(range, data.len())) {
+        Some((from, to)) if from < to => part(data, from, to),
         _ => Response::builder().body(body(data.clone())).unwrap(),
     }
+}
+
+/// What a `Range` header asks for, as start and end.
+pub fn asked_range(range: &str, length: usize) -> Option<(usize, usize)> {
+    let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let to = if to.is_empty() { length } else { to.parse::<usize>().ok()? + 1 };
+    Some((from.parse().ok()?, to.min(length)))
+}
+
+/// The answer to a request for a range.
+pub fn part(data: &Bytes, from: usize, to: usize) -> Response<Body> {
+    Response::builder()
+        .status(StatusCode::PARTIAL_CONTENT)
+        .header("content-range", format!("bytes {from}-{}/{}", to - 1, data.len()))
+        .body(body(data.slice(from..to)))
+        .unwrap()
 }

@@ -59,6 +59,7 @@ async fn pull(service: &Transfer, scope: &Scope, from: OciRegistry, to: ImageSto
         all_metadata: to.all_metadata,
         labels: to.labels,
         progress: reporter.sender(),
+        ..Pull::default()
     };
     service.service.pull(scope, pull).await.map(|_| ())
 }

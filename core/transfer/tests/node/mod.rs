@@ -21,6 +21,9 @@ use kevel_plugin::{Graph, Registry, Settings};
 
 use crate::fake::Fake;
 
+/// The plugin that runs verifiers.
+pub const VERIFIERS: &str = "io.containerd.image-verifier.v1.bindir";
+
 pub struct Node {
     pub root: tempfile::TempDir,
     pub graph: Graph,
@@ -35,6 +38,11 @@ impl Node {
 
     /// A node whose transfer plugin has this table.
     pub async fn with(table: &str) -> Self {
+        Self::with_tables(&[("io.containerd.transfer.v1.local", table)]).await
+    }
+
+    /// A node whose plugins have these tables.
+    pub async fn with_tables(tables: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut registry = Registry::default();
         registry.add::<kevel_content::Plugin>();
@@ -42,8 +50,14 @@ impl Node {
         registry.add::<kevel_snapshot::overlay::Plugin>();
         registry.add::<kevel_snapshot::native::Plugin>();
         registry.add::<kevel_metadata::Plugin>();
+        registry.add::<kevel_diff::processor::Plugin>();
+        registry.add::<kevel_transfer::verifier::Plugin>();
         registry.add::<kevel_transfer::Plugin>();
-        let plugins = [("io.containerd.transfer.v1.local".to_owned(), table.parse().unwrap())].into();
+        let mut plugins: std::collections::BTreeMap<_, toml::Table> =
+            tables.iter().map(|(uri, table)| ((*uri).to_owned(), table.parse().unwrap())).collect();
+        // Not the machine's.
+        let none = format!("bin_dir = {:?}", root.path().join("verifiers"));
+        plugins.entry(VERIFIERS.to_owned()).or_insert_with(|| none.parse().unwrap());
         let settings = Settings {
             root: root.path().join("root"),
             state: root.path().join("state"),
@@ -83,6 +97,31 @@ impl Node {
         let all = self.stores.snapshotters[snapshotter].list(&scope(), &Default::default()).await.unwrap();
         all.into_iter().filter(|s| s.kind != kevel_contract::snapshot::Kind::Committed).map(|s| s.name).collect()
     }
+}
+
+impl Node {
+    /// Where the content store has a blob.
+    pub fn blob(&self, digest: &Digest) -> std::path::PathBuf {
+        let (algorithm, hex) = digest.as_str().split_once(':').unwrap();
+        self.root.path().join("root/io.containerd.content.v1.content/blobs").join(algorithm).join(hex)
+    }
+
+    /// Waits until no transfer keeps anything, and collects.
+    pub async fn collect(&self) {
+        until("the lease is gone", || async {
+            self.stores.leases.list(&scope(), &Default::default()).await.unwrap().is_empty()
+        })
+        .await;
+        self.stores.garbage.collect().await.unwrap();
+    }
+}
+
+/// An executable script.
+pub fn script(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn walk(root: &std::path::Path, directory: &std::path::Path, tree: &mut Vec<String>) {

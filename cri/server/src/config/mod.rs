@@ -3,9 +3,11 @@
 
 mod handler;
 mod images;
+mod registry;
 mod runtime;
 
 pub(crate) use handler::handlers as resolve_handlers;
 pub use handler::{Handler, HandlerConfig};
-pub use images::{ImagesConfig, RegistryConfig, RuntimePlatform};
+pub use images::{ImageDecryption, ImagesConfig, RegistryConfig, RuntimePlatform};
+pub use registry::{Endpoints, HostAuth, HostConfig, HostTls};
 pub use runtime::{CniConfig, ContainerdConfig, RuntimeConfig};

@@ -4,6 +4,7 @@ mod config;
 pub(crate) mod fs_info;
 mod index;
 mod list;
+mod progress;
 mod pull;
 mod remove;
 mod resolve;
@@ -11,9 +12,11 @@ mod status;
 
 pub(crate) use config::ImageConfig;
 pub(crate) use index::Image;
+pub use progress::{PullCounts, THROUGHPUT};
 
 use std::{
     collections::BTreeMap,
+    hash::RandomState,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -61,6 +64,9 @@ pub struct Images {
     scope: Scope,
     index: RwLock<ImageIndex>,
     pulls: Operations,
+    progress: progress::Pulls,
+    /// Tells secrets apart in the keys of pulls without showing them.
+    secrets: RandomState,
 }
 
 impl Images {
@@ -80,6 +86,8 @@ impl Images {
             scope: Scope::new(Namespace::k8s()),
             index: RwLock::default(),
             pulls: Operations::default(),
+            progress: progress::Pulls::default(),
+            secrets: RandomState::new(),
         });
         images.load().await?;
         Ok(images)
@@ -90,6 +98,16 @@ impl Images {
         let platform = self.config.runtime_platforms.get(handler).map_or("", |one| one.snapshotter.as_str());
         let names = [own, platform, self.config.snapshotter.as_str()];
         names.into_iter().find(|name| !name.is_empty()).unwrap_or("overlayfs").to_owned()
+    }
+
+    /// How pulls went since the daemon started.
+    pub fn pull_counts(&self) -> PullCounts {
+        self.progress.counts()
+    }
+
+    /// The pulls under way, as verbose status shows them.
+    pub(crate) fn pulls_under_way(&self) -> Vec<serde_json::Value> {
+        self.progress.describe()
     }
 
     fn read_index<T>(&self, read: impl FnOnce(&ImageIndex) -> T) -> T {

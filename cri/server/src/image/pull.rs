@@ -1,13 +1,13 @@
 //! PullImage, and having an image where a pod needs it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, hash::BuildHasher as _, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kevel_contract::{
     image::Image as Record,
     transfer::{Credentials, Pull, Registry, Unpack},
 };
-use kevel_model::{Error, Labels, Platform, Reference, Result};
+use kevel_model::{Code, Error, Labels, Platform, Reference, Result};
 use kevel_proto::runtime::v1::{AuthConfig, PullImageRequest, PullImageResponse};
 use prost::Message as _;
 use tonic::Status;
@@ -34,7 +34,9 @@ impl Images {
         let credentials =
             auth.map_or(Ok(None), |auth| credentials(auth, &reference)).map_err(|error| status(&error))?;
         let print = request.auth.as_ref().map(AuthConfig::encode_to_vec).unwrap_or_default();
-        let key = format!("pull image {reference} into {snapshotter}");
+        // Who shows other credentials does not get what somebody else's brought.
+        let who = if print.is_empty() { String::new() } else { format!(" as {:x}", self.secrets.hash_one(&print)) };
+        let key = format!("pull image {reference} into {snapshotter}{who}");
         let images = self.clone();
         let work = move || async move { Ok(images.pull(&reference, credentials, &snapshotter).await?.id.clone()) };
         let image_ref = self.pulls.run(key, print, work).await?;
@@ -50,6 +52,8 @@ impl Images {
     ) -> Result<Arc<Image>> {
         let name = reference.to_string();
         let labels = self.labels(&name);
+        let credentials = credentials.or_else(|| self.config.registry.credentials(reference.registry()));
+        let (progress, watched) = self.progress.watch(&name);
         let pull = Pull {
             reference: name.clone(),
             registry: Registry {
@@ -60,6 +64,12 @@ impl Images {
             },
             unpack: vec![self.unpacking(snapshotter)],
             labels: labels.clone(),
+            discard_layers: self.config.discard_unpacked_layers,
+            sync_fs: self.config.image_pull_with_sync_fs,
+            max_concurrent_downloads: Some(self.config.max_concurrent_downloads),
+            layer_fetch_buffer: Some(self.config.concurrent_layer_fetch_buffer).filter(|size| *size > 0),
+            progress_timeout: Some(self.config.image_pull_progress_timeout),
+            progress: Some(progress),
             ..Pull::default()
         };
         let context = |error: Error| error.context(format!("pulling image {name}"));
@@ -75,6 +85,7 @@ impl Images {
                 index.name(name, image.clone());
             }
         });
+        watched.succeeded(image.size);
         self.find(&image.id)
     }
 
@@ -98,13 +109,36 @@ impl Images {
             return Ok(());
         }
         match store.stat(&self.scope, &image.chain_id).await {
-            Err(error) if error.is_not_found() => {
-                let unpack = self.unpacking(snapshotter);
-                let done = self.transfer.unpack(&self.scope, &image.name(), unpack).await;
-                done.map_err(|error| error.context(format!("unpacking image {} into {snapshotter}", image.name())))
-            }
+            Err(error) if error.is_not_found() => self.unpack_again(image, snapshotter).await,
             other => other.map(drop),
         }
+    }
+
+    /// Unpacks an image that is here, fetching what is missing of it. One that can't be had again is no longer listed, so
+    /// that the kubelet pulls it anew, with credentials.
+    async fn unpack_again(&self, image: &Image, snapshotter: &str) -> Result<()> {
+        let name = image.name();
+        let context = |error: Error| error.context(format!("unpacking image {name} into {snapshotter}"));
+        let lost = match self.transfer.unpack(&self.scope, &name, self.unpacking(snapshotter)).await {
+            Err(error) if error.is_not_found() || error.code() == Code::DataLoss => error,
+            other => return other.map_err(context),
+        };
+        tracing::warn!(image = name, snapshotter, error = lost.chain(), "image is not whole, fetching it again");
+        // By digest, where it is known: a tag may name another image by now.
+        let names = image.digests().into_iter().chain(image.tags());
+        let mut failure = lost;
+        for name in names {
+            let Ok(reference) = Reference::complete(&name) else { continue };
+            match self.pull(&reference, None, snapshotter).await {
+                Ok(fetched) if fetched.id == image.id => return Ok(()),
+                Ok(fetched) => {
+                    failure = Error::not_found(format!("{name} is {} by now, not {}", fetched.id, image.id));
+                }
+                Err(error) => failure = error,
+            }
+        }
+        self.change_index(|index| image.names.iter().for_each(|name| index.unname(name)));
+        Err(context(failure))
     }
 
     fn unpacking(&self, snapshotter: &str) -> Unpack {
@@ -196,7 +230,7 @@ mod tests {
         check(auth(|a| (a.username, a.server_address) = ("u".into(), "https://quay.io/v1".into())), Some(("u", "")));
         for bad in ["%", "dXA=", "/w=="] {
             let auth = AuthConfig { auth: bad.into(), ..Default::default() };
-            assert_eq!(credentials(&auth, &image).unwrap_err().code(), kevel_model::Code::InvalidArgument);
+            assert_eq!(credentials(&auth, &image).unwrap_err().code(), Code::InvalidArgument);
         }
     }
 }

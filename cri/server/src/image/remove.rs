@@ -13,14 +13,20 @@ impl Images {
             return Err(Error::invalid_argument("image.image: empty"));
         }
         let Ok(image) = self.find(text) else { return Ok(()) };
-        let count = image.names.len();
-        for (index, name) in image.names.iter().enumerate() {
-            // Whoever waits for the last name waits for the space to be free, too.
-            let delete = Delete { sync: index + 1 == count, target: None };
-            match self.images.delete(&self.scope, name, delete).await {
-                Err(error) if !error.is_not_found() => return Err(error.context(format!("removing image {name}"))),
-                _ => self.change_index(|index| index.unname(name)),
-            }
+        let Some((last, first)) = image.names.iter().collect::<Vec<_>>().split_last().map(|(l, f)| (*l, f.to_vec()))
+        else {
+            return Ok(());
+        };
+        let removed = futures::future::join_all(first.into_iter().map(|name| self.remove_name(name, false))).await;
+        removed.into_iter().collect::<Result<Vec<()>>>()?;
+        // Whoever waits for the last name sees nothing of the image any more, in no list and no sum.
+        self.remove_name(last, true).await
+    }
+
+    async fn remove_name(&self, name: &str, sync: bool) -> Result<()> {
+        match self.images.delete(&self.scope, name, Delete { sync, target: None }).await {
+            Err(error) if !error.is_not_found() => return Err(error.context(format!("removing image {name}"))),
+            _ => self.change_index(|index| index.unname(name)),
         }
         Ok(())
     }

@@ -8,6 +8,8 @@ use kevel_plugin::{InitContext, InitError, Kind, One, Plugin, deps};
 use super::{ROOT, property};
 use crate::{Images, config::ImagesConfig, image::ImageParts};
 
+const URI: &str = "io.containerd.cri.v1.images";
+
 /// The images of the CRI: `io.containerd.cri.v1.images`.
 pub enum CriImages {}
 
@@ -38,7 +40,9 @@ impl Plugin for ImagesPlugin {
     type Deps = ImagesDeps;
 
     async fn init(cx: InitContext, config: ImagesConfig, deps: ImagesDeps) -> Result<Arc<Images>, InitError> {
+        let config = prepare(&cx, config).await?;
         cx.export("RegistryConfigPath", config.registry.config_path.clone());
+        cx.export("DiscardUnpackedLayers", config.discard_unpacked_layers.to_string());
         let parts = ImageParts {
             images: deps.metadata.images.clone(),
             content: deps.metadata.content.clone(),
@@ -53,4 +57,28 @@ impl Plugin for ImagesPlugin {
         cx.on_close(move || async move { following.abort() });
         Ok(images)
     }
+}
+
+/// Checks the configuration, and turns what is deprecated in it into what is not.
+async fn prepare(cx: &InitContext, mut config: ImagesConfig) -> Result<ImagesConfig, InitError> {
+    let wrong = |message: String| InitError::Config { uri: URI.to_owned(), message };
+    config.registry.check().map_err(wrong)?;
+    if !["", "node"].contains(&config.image_decryption.key_model.as_str()) {
+        let message = format!("image_decryption.key_model: {:?} is not \"node\"", config.image_decryption.key_model);
+        return Err(wrong(message));
+    }
+    for key in config.registry.deprecated() {
+        tracing::warn!(
+            key = format!("{URI}.{key}"),
+            "deprecated configuration, use registry.config_path and hosts.toml"
+        );
+    }
+    if config.registry.has_hosts() {
+        let dir = cx.state.join("certs.d");
+        let (registry, to) = (config.registry.clone(), dir.clone());
+        let written = tokio::task::spawn_blocking(move || registry.write(&to)).await;
+        written.map_err(InitError::failed)?.map_err(InitError::failed)?;
+        config.registry.config_path = dir.display().to_string();
+    }
+    Ok(config)
 }

@@ -32,6 +32,7 @@ impl Server {
             let running =
                 running.iter().map(|(key, since)| json!({ "operation": key, "seconds": since.as_secs_f64() }));
             put("operations", running.collect());
+            put("imagePulls", json!(self.images.pulls_under_way()));
         }
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions }),

@@ -1,0 +1,216 @@
+//! Images over CRI: pulls that outlive their callers, content that a crash took, snapshotters per handler, removal.
+#![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
+
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+use kevel_e2e::{Node, NodeOptions, Registry, until};
+use kevel_proto::runtime::v1 as cri;
+use serde_json::Value;
+use tonic::transport::Channel;
+
+type Runtime = cri::runtime_service_client::RuntimeServiceClient<Channel>;
+type Images = cri::image_service_client::ImageServiceClient<Channel>;
+
+struct Setup {
+    registry: Registry,
+    node: Node,
+    runtime: Runtime,
+    images: Images,
+}
+
+async fn setup(images: &[&str], config: &str) -> Setup {
+    let registry = Registry::start(images).unwrap();
+    let options = NodeOptions {
+        hosts_dir: registry.hosts_dir().to_owned(),
+        sandbox_image: registry.reference("pause").to_owned(),
+        config: config.to_owned(),
+    };
+    let node = Node::start(&options).unwrap();
+    let (runtime, images) = node.cri().await.unwrap();
+    Setup { registry, node, runtime, images }
+}
+
+impl Setup {
+    fn spec(&self, name: &str) -> Option<cri::ImageSpec> {
+        Some(cri::ImageSpec { image: self.registry.reference(name).to_owned(), ..Default::default() })
+    }
+
+    async fn pull(&mut self, name: &str) -> String {
+        let request = cri::PullImageRequest { image: self.spec(name), ..Default::default() };
+        self.images.pull_image(request).await.unwrap().into_inner().image_ref
+    }
+
+    async fn present(&mut self, name: &str) -> Option<cri::Image> {
+        let request = cri::ImageStatusRequest { image: self.spec(name), verbose: false };
+        self.images.image_status(request).await.unwrap().into_inner().image
+    }
+
+    /// Bytes of images, as the kubelet counts them.
+    async fn used(&mut self) -> u64 {
+        let info = self.images.image_fs_info(cri::ImageFsInfoRequest {}).await.unwrap().into_inner();
+        info.image_filesystems[0].used_bytes.as_ref().unwrap().value
+    }
+
+    async fn pulls(&mut self) -> Vec<Value> {
+        let info = self.runtime.status(cri::StatusRequest { verbose: true }).await.unwrap().into_inner().info;
+        serde_json::from_str(&info["imagePulls"]).unwrap()
+    }
+
+    /// Waits until `holds` is true of the pulls under way.
+    async fn until_pulls(&mut self, what: &str, holds: impl Fn(&[Value]) -> bool) {
+        for _ in 0..1200 {
+            if holds(&self.pulls().await) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not in time: {what}");
+    }
+
+    fn blob(&self, digest: &str) -> std::path::PathBuf {
+        self.node.path("root/io.containerd.content.v1.content/blobs").join(digest.replace(':', "/"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_outlives_its_caller_and_is_shown() {
+    // A verifier holds the pull up for as long as the test likes.
+    let gate = tempfile::tempdir().unwrap();
+    let (bin, open, asked) = (gate.path().join("bin"), gate.path().join("open"), gate.path().join("asked"));
+    fs::create_dir(&bin).unwrap();
+    let script =
+        format!("#!/bin/sh\necho x >> {}\nwhile [ ! -e {} ]; do sleep 0.05; done\n", asked.display(), open.display());
+    fs::write(bin.join("gate"), script).unwrap();
+    fs::set_permissions(bin.join("gate"), fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!(
+        "[plugins.\"io.containerd.image-verifier.v1.bindir\"]\nbin_dir = {bin:?}\nper_verifier_timeout = \"2m\"\n"
+    );
+    let mut setup = setup(&["layers", "pause"], &config).await;
+    let request = cri::PullImageRequest { image: setup.spec("layers"), ..Default::default() };
+    let (mut first, again) = (setup.images.clone(), request.clone());
+    let first = tokio::spawn(async move { first.pull_image(again).await });
+    setup.until_pulls("the pull is shown", |pulls| pulls.len() == 1).await;
+    assert_eq!(setup.pulls().await[0]["image"], setup.registry.reference("layers"));
+    until("the verifier is asked", || asked.exists().then_some(())).unwrap();
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    // A retry joins what runs: it is sent before the status calls, whose answers show that it has arrived.
+    let mut second = setup.images.clone();
+    let mut second = std::pin::pin!(second.pull_image(request));
+    tokio::select! {
+        biased;
+        answer = &mut second => panic!("answered while the verifier thinks: {answer:?}"),
+        () = setup.until_pulls("the pull goes on", |pulls| pulls.len() == 1) => {}
+    }
+    tokio::select! {
+        biased;
+        answer = &mut second => panic!("answered while the verifier thinks: {answer:?}"),
+        () = setup.until_pulls("there is still one pull", |pulls| pulls.len() == 1) => {}
+    }
+    fs::write(&open, "").unwrap();
+    let image = second.await.unwrap().into_inner().image_ref;
+    assert_eq!(setup.present("layers").await.unwrap().id, image);
+    assert_eq!(fs::read_to_string(&asked).unwrap(), "x\n", "one pull, asked about once");
+    assert!(setup.pulls().await.is_empty());
+    // And one that nobody waits for at all ends by itself.
+    let mut alone = setup.images.clone();
+    fs::remove_file(&open).unwrap();
+    let request = cri::PullImageRequest { image: setup.spec("pause"), ..Default::default() };
+    let alone = tokio::spawn(async move { alone.pull_image(request).await });
+    setup.until_pulls("the pull is shown", |pulls| pulls.len() == 1).await;
+    alone.abort();
+    fs::write(&open, "").unwrap();
+    setup.until_pulls("the pull has ended", <[Value]>::is_empty).await;
+    assert!(setup.present("pause").await.unwrap().pinned);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_with_another_snapshotter_gets_what_a_crash_took() {
+    let config = "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\n\
+        runtime_type = \"io.containerd.runc.v2\"\n\
+        [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.other]\n\
+        runtime_type = \"io.containerd.runc.v2\"\nsnapshotter = \"native\"\n";
+    let mut setup = setup(&["busybox", "pause"], config).await;
+    setup.pull("busybox").await;
+    let layer = setup.registry.image("busybox")["layers"][0].clone();
+    let digest = layer["digest"].as_str().or(layer.as_str()).unwrap().to_owned();
+    setup.node.kill().unwrap();
+    fs::remove_file(setup.blob(&digest)).unwrap();
+    setup.node.launch().unwrap();
+    (setup.runtime, setup.images) = setup.node.cri().await.unwrap();
+
+    let metadata = cri::PodSandboxMetadata {
+        name: "other".to_owned(),
+        uid: "uid".to_owned(),
+        namespace: "default".to_owned(),
+        attempt: 0,
+    };
+    let pod = cri::PodSandboxConfig {
+        metadata: Some(metadata),
+        log_directory: setup.node.path("logs").display().to_string(),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            cgroup_parent: format!("/{}", setup.node.mark()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let request = cri::RunPodSandboxRequest { config: Some(pod.clone()), runtime_handler: "other".to_owned() };
+    let pod_sandbox_id = setup.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let config = cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: "c".to_owned(), attempt: 0 }),
+        image: setup.spec("busybox"),
+        command: ["sleep", "1000"].map(str::to_owned).to_vec(),
+        log_path: "c.log".to_owned(),
+        ..Default::default()
+    };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: pod_sandbox_id.clone(),
+        config: Some(config),
+        sandbox_config: Some(pod),
+    };
+    let container_id = setup.runtime.create_container(request).await.unwrap().into_inner().container_id;
+    setup.runtime.start_container(cri::StartContainerRequest { container_id }).await.unwrap();
+    assert!(setup.blob(&digest).exists(), "the layer was fetched again");
+    let stop = cri::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
+    setup.runtime.stop_pod_sandbox(stop).await.unwrap();
+    setup.runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id }).await.unwrap();
+    setup.node.remove_parent_cgroup();
+    setup.node.assert_no_leaks().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_image_is_gone_at_once_under_all_its_names() {
+    let mut setup = setup(&["layers", "pause"], "").await;
+    let id = setup.pull("layers").await;
+    // A second tag of the same image, made by another client.
+    let name = setup.registry.reference("layers").to_owned();
+    setup.node.ctr(&["-n", "k8s.io", "images", "tag", &name, "example.com/second:1"]).unwrap();
+    let mut tags = Vec::new();
+    for _ in 0..1200 {
+        tags = setup.present("layers").await.unwrap().repo_tags;
+        if tags.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(tags.len(), 2);
+    let before = setup.used().await;
+    assert!(before > 0);
+    let snapshots = setup.node.path("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
+    assert!(fs::read_dir(&snapshots).unwrap().count() > 0);
+    let image = Some(cri::ImageSpec { image: id, ..Default::default() });
+    setup.images.remove_image(cri::RemoveImageRequest { image: image.clone() }).await.unwrap();
+    assert!(setup.present("layers").await.is_none());
+    let listed = setup.images.list_images(cri::ListImagesRequest::default()).await.unwrap().into_inner().images;
+    assert!(listed.is_empty(), "{listed:?}");
+    assert_eq!(setup.used().await, 0);
+    // Its storage follows by itself.
+    until("layers and blobs are freed", || {
+        let layers = fs::read_dir(&snapshots).unwrap().count();
+        let blobs = fs::read_dir(setup.blob("sha256:")).map_or(0, Iterator::count);
+        (layers + blobs == 0).then_some(())
+    })
+    .unwrap();
+    // Once more is no error.
+    setup.images.remove_image(cri::RemoveImageRequest { image }).await.unwrap();
+}
