@@ -1,7 +1,10 @@
 //! Clients that watch a container's output as it comes.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,12 +28,20 @@ pub struct Chunk {
 /// Output from the moment of attaching on. Ends when the container's streams end, or when this side did not take
 /// anything for the patience of [`crate::Settings`].
 #[derive(Debug)]
-pub struct Attachment(mpsc::Receiver<Chunk>);
+pub struct Attachment {
+    chunks: mpsc::Receiver<Chunk>,
+    let_go: Arc<AtomicBool>,
+}
 
 impl Attachment {
     /// The next output; `None` when there will be no more.
     pub async fn next(&mut self) -> Option<Chunk> {
-        self.0.recv().await
+        self.chunks.recv().await
+    }
+
+    /// Whether output was lost because this side did not take it in time.
+    pub fn was_let_go(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed)
     }
 }
 
@@ -46,6 +57,7 @@ struct Watcher {
     stdout: bool,
     stderr: bool,
     sender: mpsc::Sender<Chunk>,
+    let_go: Arc<AtomicBool>,
 }
 
 impl Audience {
@@ -56,11 +68,12 @@ impl Audience {
 
     /// Adds a client for one or both streams; after the end it gets nothing but the end.
     pub(crate) fn attach(&self, stdout: bool, stderr: bool) -> Attachment {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, chunks) = mpsc::channel(WAITING);
+        let let_go = Arc::new(AtomicBool::new(false));
         if let Some(watchers) = self.lock().as_mut() {
-            watchers.push(Watcher { stdout, stderr, sender });
+            watchers.push(Watcher { stdout, stderr, sender, let_go: let_go.clone() });
         }
-        Attachment(receiver)
+        Attachment { chunks, let_go }
     }
 
     /// Gives output to everybody who wants it. Waits for a slow client no longer than `patience`, and then not again:
@@ -76,16 +89,17 @@ impl Audience {
         for watcher in watchers {
             match watcher.sender.try_send(chunk.clone()) {
                 Ok(()) => {}
-                Err(TrySendError::Full(chunk)) => slow.push((watcher.sender, chunk)),
+                Err(TrySendError::Full(chunk)) => slow.push((watcher, chunk)),
                 Err(TrySendError::Closed(_)) => gone.push(watcher.sender),
             }
         }
         let deadline = tokio::time::Instant::now() + patience;
-        for (sender, chunk) in slow {
+        for (watcher, chunk) in slow {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            if !matches!(timeout(left, sender.send(chunk)).await, Ok(Ok(()))) {
+            if !matches!(timeout(left, watcher.sender.send(chunk)).await, Ok(Ok(()))) {
                 tracing::debug!(?stream, "client that does not read let go");
-                gone.push(sender);
+                watcher.let_go.store(true, Ordering::Relaxed);
+                gone.push(watcher.sender);
             }
         }
         if !gone.is_empty() {

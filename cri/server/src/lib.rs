@@ -36,4 +36,4 @@ mod undo;
 
 pub use image::{ImageParts, Images, PullCounts, THROUGHPUT};
 pub use server::{Parts, Server, Settings};
-pub use service::{ImageRpc, RuntimeRpc, image_service, runtime_service};
+pub use service::{ImageRpc, RuntimeRpc, StreamingRuntime, image_service, runtime_service};

@@ -19,6 +19,7 @@ use kevel_contract::{
 use kevel_cri_logs::Io;
 use kevel_cri_network::Network;
 use kevel_cri_spec::{Node, Policy};
+use kevel_cri_streaming::Endpoint;
 use kevel_model::{Error, Namespace, Result};
 use tokio::sync::watch;
 
@@ -104,6 +105,8 @@ pub struct Parts {
     pub images: Arc<Images>,
     /// How pods are run.
     pub settings: Arc<Settings>,
+    /// Where clients come for streams.
+    pub streaming: Endpoint,
 }
 
 /// The CRI server; one for the daemon's life.
@@ -117,6 +120,7 @@ pub struct Server {
     pub(crate) controllers: BTreeMap<String, SandboxController>,
     pub(crate) images: Arc<Images>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) streaming: Endpoint,
     pub(crate) scope: Scope,
     pub(crate) index: Index,
     pub(crate) hub: Hub,
@@ -151,6 +155,7 @@ impl Server {
             controllers: parts.controllers,
             images: parts.images,
             settings: parts.settings,
+            streaming: parts.streaming,
             scope: Scope::new(Namespace::k8s()),
             index: Index::default(),
             hub: Hub::default(),

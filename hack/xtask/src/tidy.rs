@@ -36,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-cri-spec", &["kevel-model"]),
     ("kevel-cri-network", &[]),
     ("kevel-cri-logs", &["kevel-model"]),
+    ("kevel-cri-streaming", &["kevel-model"]),
     (
         "kevel-cri-server",
         &[
@@ -43,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "kevel-cri-logs",
             "kevel-cri-network",
             "kevel-cri-spec",
+            "kevel-cri-streaming",
             "kevel-model",
             "kevel-mount",
             "kevel-plugin",

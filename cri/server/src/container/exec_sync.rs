@@ -58,7 +58,7 @@ impl Server {
 
 async fn run(server: &Arc<Server>, id: &str, cmd: &[String], limit: Duration) -> Result<ExecSyncResponse> {
     let exec_id = identity::new_id()?;
-    let process = process(server, id, cmd).await?;
+    let process = process(server, id, cmd, false).await?;
     let (dir, name) = (server.settings.files.container_state(id), exec_id.clone());
     let fifos = blocking(move || {
         files::make_dir(&dir)?;
@@ -78,12 +78,12 @@ async fn run(server: &Arc<Server>, id: &str, cmd: &[String], limit: Duration) ->
 }
 
 /// The container's own process with other arguments.
-async fn process(server: &Server, id: &str, cmd: &[String]) -> Result<Any> {
+pub(super) async fn process(server: &Server, id: &str, cmd: &[String], tty: bool) -> Result<Any> {
     let entry = server.containers.get(&server.scope, id).await?;
     let spec = entry.spec.ok_or_else(|| Error::data_loss(format!("container {id} has no spec")))?;
     let spec: serde_json::Value = serde_json::from_slice(&spec.value)
         .map_err(|error| Error::data_loss(format!("spec of container {id}")).with_source(error))?;
-    Ok(Any::new(PROCESS, kevel_cri_spec::exec(&spec, cmd, false)?.to_string()))
+    Ok(Any::new(PROCESS, kevel_cri_spec::exec(&spec, cmd, tty)?.to_string()))
 }
 
 async fn execute(

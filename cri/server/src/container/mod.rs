@@ -1,6 +1,8 @@
 //! Containers: a file for each RPC, and what they share.
 
+mod attach;
 mod create;
+mod exec;
 mod exec_sync;
 mod list;
 pub(crate) mod monitor;
@@ -14,11 +16,15 @@ mod update;
 mod user;
 mod volume;
 
+use std::sync::Arc;
+
 use kevel_cri_logs::Settings;
 use kevel_model::{Error, Result};
+use kevel_proto::runtime::v1::ContainerState as CriState;
 
 use crate::{
     files::blocking,
+    index::Container,
     record::{ContainerState, write_state},
     server::Server,
 };
@@ -32,6 +38,15 @@ impl Server {
     /// How containers' output is written.
     pub(crate) fn log_settings(&self) -> Settings {
         Settings { max_line: self.settings.config.max_container_log_line_size, ..Settings::default() }
+    }
+
+    /// The container of that name, if it runs.
+    pub(crate) fn running(&self, id: &str) -> Result<Arc<Container>> {
+        let container = self.index.container(id)?;
+        if container.state.cri() != CriState::ContainerRunning {
+            return Err(Error::failed_precondition(format!("container {} is not running", container.record.id)));
+        }
+        Ok(container)
     }
 
     /// Changes a container's state in memory, then on disk.

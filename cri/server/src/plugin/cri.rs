@@ -1,5 +1,7 @@
 //! `io.containerd.grpc.v1.cri`.
 
+use std::sync::Arc;
+
 use kevel_contract::{
     container::ContainerService,
     event::Events,
@@ -8,6 +10,7 @@ use kevel_contract::{
     sandbox::{PodSandboxControllers, SandboxControllers, SandboxStores},
     task::TaskService,
 };
+use kevel_cri_streaming::{Config as StreamingConfig, Endpoint};
 use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
 use serde::{Deserialize, Serialize};
@@ -15,21 +18,23 @@ use serde::{Deserialize, Serialize};
 use super::{CriImages, CriRuntime};
 use crate::{
     server::{Parts, Server},
-    service::{image_service, runtime_service},
+    service::{StreamingRuntime, image_service, runtime_service},
 };
 
-/// The configuration of the services themselves. The keys are about streaming, which is not offered yet; they are
-/// known, so that a configuration of containerd's is not called wrong.
+/// The configuration of the services themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CriConfig {
     /// Do not serve the CRI over TCP; it never is.
     pub disable_tcp_service: bool,
+    /// Where clients of Exec, Attach and PortForward come.
+    #[serde(flatten)]
+    pub streaming: StreamingConfig,
 }
 
 impl Default for CriConfig {
     fn default() -> Self {
-        Self { disable_tcp_service: true }
+        Self { disable_tcp_service: true, streaming: StreamingConfig::default() }
     }
 }
 
@@ -68,9 +73,12 @@ impl Plugin for CriPlugin {
     type Config = CriConfig;
     type Deps = CriDeps;
 
-    async fn init(cx: InitContext, _: CriConfig, deps: CriDeps) -> Result<Offer, InitError> {
+    async fn init(cx: InitContext, config: CriConfig, deps: CriDeps) -> Result<Offer, InitError> {
         let mut controllers = deps.controllers.0;
         controllers.insert("podsandbox".to_owned(), deps.podsandbox.0);
+        let wrong = |error: kevel_model::Error| InitError::Config { uri: cx.uri.clone(), message: error.chain() };
+        let (streaming, clients) = Endpoint::bind(&config.streaming).await.map_err(wrong)?;
+        cx.export("StreamServer", streaming.base());
         let server = Server::new(Parts {
             containers: deps.containers.0,
             sandboxes: deps.sandboxes.0,
@@ -81,12 +89,17 @@ impl Plugin for CriPlugin {
             controllers,
             images: deps.images.0,
             settings: deps.runtime.0,
+            streaming: streaming.clone(),
         });
         server.recover().await.map_err(InitError::failed)?;
         let mut tasks = server.watch_networks();
         tasks.push(tokio::spawn(server.clone().follow_oom()));
         tasks.push(tokio::spawn(server.clone().learn_features()));
-        cx.on_close(move || async move { tasks.iter().for_each(tokio::task::JoinHandle::abort) });
+        tasks.push(tokio::spawn(clients.serve(Arc::new(StreamingRuntime::new(server.clone())))));
+        cx.on_close(move || async move {
+            streaming.close();
+            tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        });
         Ok(Offer::grpc(move |routes| {
             routes.add_service(runtime_service(server.clone()));
             routes.add_service(image_service(server.clone()));

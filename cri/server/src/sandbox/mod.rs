@@ -1,6 +1,7 @@
 //! Pod sandboxes: a file for each RPC, and what they share.
 
 mod list;
+mod port_forward;
 mod remove;
 mod run;
 mod stats;

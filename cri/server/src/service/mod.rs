@@ -2,6 +2,7 @@
 
 mod image;
 mod runtime;
+mod streaming;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use kevel_proto::{
 use crate::server::Server;
 pub use image::ImageRpc;
 pub use runtime::RuntimeRpc;
+pub use streaming::StreamingRuntime;
 
 /// The gRPC service for pods and containers.
 pub fn runtime_service(server: Arc<Server>) -> RuntimeServiceServer<RuntimeRpc> {

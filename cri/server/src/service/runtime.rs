@@ -135,16 +135,16 @@ impl RuntimeService for RuntimeRpc {
         answer(self.server.exec_sync(request.into_inner()).await)
     }
 
-    async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {
-        missing("streaming Exec")
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        answer(self.server.exec(request.into_inner()))
     }
 
-    async fn attach(&self, _: Request<AttachRequest>) -> Answer<AttachResponse> {
-        missing("Attach")
+    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+        answer(self.server.attach(request.into_inner()))
     }
 
-    async fn port_forward(&self, _: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
-        missing("PortForward")
+    async fn port_forward(&self, request: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
+        answer(self.server.port_forward(request.into_inner()))
     }
 
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {

@@ -16,6 +16,7 @@ use kevel_contract::{
     Scope, call::Target, container, content, event, image, introspection, sandbox, snapshot, task, transfer,
 };
 use kevel_cri_server::{ImageParts, Images, Parts, Server, Settings, config};
+use kevel_cri_streaming::{Config, Endpoint};
 use kevel_model::{Any, Digest, Error, Filters, Labels, Mount, Platform, Result};
 
 /// Everything that the CRI uses. Clones share the count.
@@ -69,6 +70,7 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
         controllers: [("podsandbox".to_owned(), sandbox::SandboxController::new(target(), fake.clone()))].into(),
         images: Images::new(parts).await.unwrap(),
         settings: Arc::new(Settings::new(runtime, dir.join("root"), dir.join("state")).unwrap()),
+        streaming: Endpoint::bind(&Config::default()).await.unwrap().0,
     });
     server.recover().await.unwrap();
     server
