@@ -2,7 +2,7 @@
 
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use crate::{Error, Result};
+use crate::{Error, Result, idmap::Mapping, userns::IdRange};
 
 /// How mounts below travel between peers, and whether the whole subtree is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub struct Options {
     pub(crate) remount: bool,
     pub(crate) propagation: Option<Propagation>,
     pub(crate) data: Vec<String>,
+    pub(crate) mapping: Option<Mapping>,
 }
 
 /// What part of the source a bind takes.
@@ -33,6 +34,8 @@ enum Word {
     Remount,
     Propagation(MountPropagationFlags),
     Nothing,
+    Users(Vec<IdRange>),
+    Groups(Vec<IdRange>),
     Refused(&'static str),
     Data,
 }
@@ -75,9 +78,11 @@ fn word(option: &str) -> Word {
         "runbindable" => Word::Propagation(P::UNBINDABLE | P::REC),
         "loop" => Word::Refused("loop devices are not offered here"),
         other if other.starts_with("X-containerd.") => Word::Refused("must be consumed before mounting"),
-        other if other.starts_with("uidmap=") || other.starts_with("gidmap=") => {
-            Word::Refused("id-mapped mounts are not offered here")
-        }
+        other if other.starts_with("uidmap=") || other.starts_with("gidmap=") => match IdRange::parse(&other[7..]) {
+            Some(ranges) if other.starts_with("uidmap=") => Word::Users(ranges),
+            Some(ranges) => Word::Groups(ranges),
+            None => Word::Refused("is not inside:outside:size"),
+        },
         other if other.contains('\0') => Word::Refused("contains a zero byte"),
         _ => Word::Data,
     }
@@ -86,8 +91,8 @@ fn word(option: &str) -> Word {
 impl Options {
     /// Sorts each option into flags, propagation or data. The last of two that contradict each other wins.
     pub fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self> {
-        let mut parsed =
-            Self { flags: MountFlags::empty(), bind: None, remount: false, propagation: None, data: vec![] };
+        let (flags, data) = (MountFlags::empty(), vec![]);
+        let mut parsed = Self { flags, bind: None, remount: false, propagation: None, data, mapping: None };
         for option in options.iter().map(AsRef::as_ref) {
             match word(option) {
                 Word::Set(flag) => parsed.flags |= flag,
@@ -96,6 +101,8 @@ impl Options {
                 Word::Remount => parsed.remount = true,
                 Word::Propagation(flag) => parsed.propagation = Some(Propagation(flag)),
                 Word::Nothing => {}
+                Word::Users(ranges) => parsed.mapping.get_or_insert_default().uids = ranges,
+                Word::Groups(ranges) => parsed.mapping.get_or_insert_default().gids = ranges,
                 Word::Refused(why) => return Err(Error::Option { option: option.to_owned(), why }),
                 Word::Data => parsed.data.push(option.to_owned()),
             }
@@ -130,7 +137,7 @@ mod tests {
 
     #[test]
     fn refuses_by_name() {
-        for bad in ["loop", "X-containerd.mkfs.fs=ext4", "uidmap=0:1:2", "a\0b"] {
+        for bad in ["loop", "X-containerd.mkfs.fs=ext4", "uidmap=0:1", "gidmap=x", "a\0b"] {
             let error = Options::parse(&[bad]).unwrap_err().to_string();
             assert!(error.contains(&format!("{bad:?}")), "{error}");
         }

@@ -14,6 +14,7 @@ use rustix::{
 
 use crate::{
     Error, Options, Result,
+    idmap::{self, Mapping},
     options::Bind,
     overlay::{self, PAGE},
     unmount::unmount,
@@ -72,10 +73,10 @@ pub fn mount(one: &Mount, target: &Path) -> Result<()> {
         target: target.to_owned(),
         source,
     };
-    match first_call(one, &options, target) {
-        Ok(()) => {}
-        Err(FirstError::Option(error)) => return Err(error),
-        Err(FirstError::Io(source)) => return Err(failed(source)),
+    if let Some(mapping) = options.mapping.as_ref().filter(|_| !options.remount) {
+        mount_mapped(one, &options, target, mapping)?;
+    } else {
+        first_step(one, &options, target, failed)?;
     }
     if let Err(error) = adjust(&options, target) {
         if !options.remount {
@@ -84,6 +85,23 @@ pub fn mount(one: &Mount, target: &Path) -> Result<()> {
         return Err(failed(error));
     }
     Ok(())
+}
+
+/// Owners are mapped of binds and of overlays; nothing else comes with a mapping.
+fn mount_mapped(one: &Mount, options: &Options, target: &Path, mapping: &Mapping) -> Result<()> {
+    match one.kind.as_str() {
+        "overlay" => idmap::overlay(&options.data, options, target, mapping),
+        kind if kind == "bind" || options.bind.is_some() => idmap::bind(&one.source, target, options, mapping),
+        _ => Err(Error::Option { option: "uidmap".into(), why: "is for binds and overlays" }),
+    }
+}
+
+fn first_step(one: &Mount, options: &Options, target: &Path, failed: impl FnOnce(io::Error) -> Error) -> Result<()> {
+    match first_call(one, options, target) {
+        Ok(()) => Ok(()),
+        Err(FirstError::Option(error)) => Err(error),
+        Err(FirstError::Io(source)) => Err(failed(source)),
+    }
 }
 
 enum FirstError {

@@ -189,3 +189,41 @@ fn stacked_mounts_go_together() {
     unmount_all(&target, UnmountFlags::empty()).unwrap();
     assert!(!is_mount_point(&target).unwrap());
 }
+
+/// What is outside 70000 of the namespace is root of the files, and the other way round.
+fn owner(path: &Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::symlink_metadata(path).unwrap();
+    (meta.uid(), meta.gid())
+}
+
+#[test]
+fn owners_of_binds_and_overlays_are_mapped() {
+    let Some(scratch) = Scratch::new() else { return };
+    let (one, two, target) = (scratch.directory("one"), scratch.directory("two"), scratch.directory("target"));
+    std::fs::write(one.join("a"), b"x").unwrap();
+    std::fs::write(two.join("b"), b"x").unwrap();
+    std::os::unix::fs::chown(two.join("b"), Some(5), Some(6)).unwrap();
+    let maps = ["uidmap=0:70000:1000", "gidmap=0:80000:1000"];
+    mount(&describe("bind", &two, &[maps[0], maps[1], "rbind", "ro"]), &target).unwrap();
+    assert_eq!(owner(&target.join("b")), (70005, 80006));
+    assert!(std::fs::write(target.join("c"), b"x").is_err(), "read-only");
+    unmount(&target, UnmountFlags::empty()).unwrap();
+
+    let lower = format!("lowerdir={}:{}", one.display(), two.display());
+    let (upper, work) = (scratch.directory("upper"), scratch.directory("work"));
+    let above = [format!("upperdir={}", upper.display()), format!("workdir={}", work.display())];
+    let options = [maps[0], maps[1], &above[0], &above[1], &lower];
+    mount(&describe("overlay", Path::new("overlay"), &options), &target).unwrap();
+    assert_eq!(names(&target), ["a", "b"]);
+    assert_eq!((owner(&target.join("a")), owner(&target.join("b"))), ((70000, 80000), (70005, 80006)));
+    std::fs::write(target.join("new"), b"x").unwrap();
+    assert_eq!(owner(&upper.join("new")), (0, 0), "what is written is written as who writes");
+    let mounts = mount_table().unwrap().into_iter().filter(|mount| mount.mount_point.starts_with(&target)).count();
+    assert_eq!(mounts, 1, "nothing but the overlay is seen");
+    unmount(&target, UnmountFlags::empty()).unwrap();
+
+    let half = mount(&describe("bind", &two, &["uidmap=0:70000:1000", "rbind"]), &target).unwrap_err();
+    assert!(half.to_string().contains("gidmap"), "{half}");
+    assert!(!is_mount_point(&target).unwrap());
+}
