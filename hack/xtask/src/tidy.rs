@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-runtime", &["kevel-contract", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-service", &["kevel-client", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-client", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
+    ("kevel-cri-cdi", &["kevel-model"]),
     ("kevel-cri-spec", &["kevel-model"]),
     ("kevel-cri-network", &[]),
     ("kevel-cri-logs", &["kevel-model"]),
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "kevel-cri-server",
         &[
             "kevel-contract",
+            "kevel-cri-cdi",
             "kevel-cri-logs",
             "kevel-cri-network",
             "kevel-cri-spec",
