@@ -31,6 +31,16 @@ impl Files {
         self.state.join("sandboxes").join(id)
     }
 
+    /// Where the user namespace of a sandbox is pinned.
+    pub(crate) fn user_namespace(&self, id: &str) -> PathBuf {
+        self.sandbox_state(id).join("userns")
+    }
+
+    /// Where images are mounted that are volumes of a sandbox.
+    pub(crate) fn image_volumes(&self, id: &str) -> PathBuf {
+        self.state.join("image-volumes").join(id)
+    }
+
     /// A container's `status` and volumes.
     pub(crate) fn container(&self, id: &str) -> PathBuf {
         self.root.join("containers").join(id)
@@ -113,10 +123,26 @@ pub(crate) fn make_sandbox(files: &Files, id: &str, content: &SandboxFiles) -> R
     Ok(())
 }
 
-/// Unmounts a sandbox's shared memory. Blocks; repeating it is no error.
+/// Pins a namespace of a sandbox at `path`, so that it lives without a process. Blocks.
+pub(crate) fn pin(namespace: &Path, path: &Path) -> Result<()> {
+    write(path, b"")?;
+    let mount = Mount {
+        kind: "bind".to_owned(),
+        source: namespace.to_string_lossy().into_owned(),
+        options: vec!["bind".to_owned()],
+        ..Default::default()
+    };
+    Ok(kevel_mount::mount(&mount, path)?)
+}
+
+/// Unmounts a sandbox's shared memory and its pinned user namespace. Blocks; repeating it is no error.
 pub(crate) fn unmount_sandbox(files: &Files, id: &str) -> Result<()> {
-    let shm = files.sandbox_state(id).join("shm");
-    if shm.exists() { Ok(kevel_mount::unmount_all(&shm, UnmountFlags::DETACH)?) } else { Ok(()) }
+    for mounted in [files.sandbox_state(id).join("shm"), files.user_namespace(id)] {
+        if mounted.exists() {
+            kevel_mount::unmount_all(&mounted, UnmountFlags::DETACH)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a sandbox's files. Blocks; repeating it is no error.

@@ -11,6 +11,7 @@
 //! every implementation of a core service.
 
 mod answer;
+mod apparmor;
 mod cgroup;
 mod check;
 pub mod config;
@@ -27,12 +28,14 @@ mod operation;
 pub mod plugin;
 mod record;
 mod recover;
+mod rootfs;
 mod runtime;
 mod sandbox;
 mod server;
 mod service;
 mod translate;
 mod undo;
+mod userns;
 
 pub use image::{ImageParts, Images, PullCounts, THROUGHPUT};
 pub use server::{Parts, Server, Settings};

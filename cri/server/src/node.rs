@@ -14,14 +14,15 @@ const CGROUP: &str = "/sys/fs/cgroup";
 pub(crate) fn look(disable_apparmor: bool) -> Node {
     let unified_cgroups = is_unified();
     let controllers = controllers(unified_cgroups);
+    let apparmor = !disable_apparmor && apparmor();
     Node {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         architecture: kevel_model::Platform::host().architecture,
         unified_cgroups,
         cgroup_options: cgroup_options(),
         seccomp: status_line("Seccomp").is_some(),
-        apparmor: !disable_apparmor && apparmor(),
-        apparmor_default: None,
+        apparmor,
+        apparmor_default: if apparmor { crate::apparmor::default_profile() } else { None },
         swap_controller: swap_controller(unified_cgroups),
         hugetlb_controller: controllers.iter().any(|name| name == "hugetlb"),
         capabilities: capabilities(),

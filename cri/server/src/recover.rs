@@ -38,6 +38,8 @@ impl Server {
         let containers = stream::iter(containers).map(|one| self.recover_container(one));
         containers.buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
         self.clean_orphans().await;
+        // Not awaited: a snapshotter behind a socket that is not there must not keep the node from starting.
+        tokio::spawn(self.clone().clean_image_volumes());
         let now = self.index.snapshot();
         tracing::info!(pods = now.pods.size(), containers = now.containers.size(), "recovered");
         Ok(())

@@ -32,6 +32,7 @@ use crate::{
     lock::Locks,
     node,
     operation::Operations,
+    rootfs::Source,
     runtime::Features,
     sandbox::Usages,
 };
@@ -209,6 +210,17 @@ impl Server {
     /// Where a handler's containers have their root file systems.
     pub(crate) fn snapshotter_of(&self, handler: &Handler) -> String {
         self.images.snapshotter_of(&handler.name, &handler.config.snapshotter)
+    }
+
+    /// Root file systems of that snapshotter.
+    pub(crate) fn rootfs<'a>(&'a self, snapshotter: &'a str) -> Result<Source<'a>> {
+        Ok(Source {
+            snapshotter: self.snapshotter(snapshotter)?,
+            name: snapshotter,
+            introspection: &self.introspection,
+            scope: &self.scope,
+            temporary: self.settings.files.temporary(),
+        })
     }
 
     pub(crate) fn live(&self, id: &str, life: Life) -> Arc<Life> {

@@ -135,6 +135,18 @@ async fn pods() {
     bad(|c| c.windows = Some(WindowsPodSandboxConfig::default()), "config.windows: this is Linux").await;
     let parent = "config.linux.cgroup_parent: \"/a/../..\" has '..' in it";
     bad(|c| c.linux.as_mut().unwrap().cgroup_parent = "/a/../..".into(), parent).await;
+    fn untrusted(config: &mut PodSandboxConfig) {
+        config.annotations.insert("io.kubernetes.cri.untrusted-workload".into(), "true".into());
+    }
+    bad(untrusted, "runtime_handler: \"untrusted\" is not configured; there are runc").await;
+    let message = "config.annotations[io.kubernetes.cri.untrusted-workload]: beside runtime_handler \"runc\"";
+    bench.bad_pod(RunPodSandboxRequest { runtime_handler: "runc".into(), ..pod(untrusted) }, message).await;
+    let seeing: fn(&mut PodSandboxConfig) = |c| {
+        untrusted(c);
+        security(c).namespace_options.as_mut().unwrap().network = 2;
+    };
+    let message = "config.annotations[io.kubernetes.cri.untrusted-workload]: the pod has a namespace of the node's";
+    bad(seeing, message).await;
     let handler = RunPodSandboxRequest { runtime_handler: "gone".into(), ..pod(|_| ()) };
     bench.bad_pod(handler, "runtime_handler: \"gone\" is not configured; there are runc").await;
 }
@@ -221,6 +233,32 @@ async fn containers() {
     bench.bad_container(container(|c| c.mounts = vec![recursive]), message).await;
     let image = Mount { image: Some(ImageSpec::default()), ..mount("/a", "") };
     bench.bad_container(container(|c| c.mounts = vec![image]), "config.mounts[0].image.image: empty").await;
+    let image = |readonly| Mount {
+        image: Some(ImageSpec { image: "i".into(), ..Default::default() }),
+        readonly,
+        ..mount("/a", "")
+    };
+    let message = "config.mounts[0].readonly: an image is mounted read-only";
+    bench.bad_container(container(|c| c.mounts = vec![image(false)]), message).await;
+    let way = Mount { image_sub_path: "a/../../b".into(), ..image(true) };
+    let message = "config.mounts[0].image_sub_path: \"a/../../b\" has '..' in it";
+    bench.bad_container(container(|c| c.mounts = vec![way]), message).await;
+    let ids = |length| vec![IdMapping { host_id: 1, container_id: 0, length }];
+    let half = Mount { uid_mappings: ids(1), ..mount("/a", "/b") };
+    let message = "config.mounts[0].gidMappings: users and groups are mapped together or not at all";
+    bench.bad_container(container(|c| c.mounts = vec![half]), message).await;
+    let none = Mount { uid_mappings: ids(0), gid_mappings: ids(1), ..mount("/a", "/b") };
+    let message = "config.mounts[0].uidMappings: an empty range";
+    bench.bad_container(container(|c| c.mounts = vec![none]), message).await;
+    let two = Mount { uid_mappings: [ids(1), ids(1)].concat(), gid_mappings: ids(1), ..mount("/a", "/b") };
+    let message = "config.mounts[0].uidMappings: more than one mapping";
+    bench.bad_container(container(|c| c.mounts = vec![two]), message).await;
+    let thing = |name: &str| vec![CdiDevice { name: name.into() }];
+    let message = "CDI device \"gpu\": not vendor/class=device";
+    bench.bad_container(container(|c| c.cdi_devices = thing("gpu")), message).await;
+    let named = container(|c| drop(c.annotations.insert("cdi.k8s.io/a".into(), "v/c=".into())));
+    let message = "CDI device \"v/c=\": the device is not made of letters, digits, _ - . and :";
+    bench.bad_container(named, message).await;
     let device = Device { host_path: "/dev/null".into(), container_path: "/dev/x".into(), permissions: "rx".into() };
     let message = "config.devices[0].permissions: \"rx\" is not made of r, w and m";
     bench.bad_container(container(|c| c.devices = vec![device]), message).await;
@@ -271,6 +309,8 @@ async fn what_is_not_there() {
     let update = UpdateContainerResourcesRequest { container_id: id(), linux: Some(limits), ..Default::default() };
     let answer = rpc.update_container_resources(Request::new(update)).await;
     bench.check(answer, Code::InvalidArgument, "linux.cpu_period: -1 is negative");
+    let update = UpdatePodSandboxResourcesRequest { pod_sandbox_id: "p".into(), ..Default::default() };
+    bench.check(rpc.update_pod_sandbox_resources(Request::new(update)).await, Code::NotFound, missing);
     // Ending and removing what is not there is done already.
     rpc.stop_container(Request::new(StopContainerRequest { container_id: id(), timeout: 1 })).await.unwrap();
     rpc.remove_container(Request::new(RemoveContainerRequest { container_id: id() })).await.unwrap();

@@ -1,8 +1,8 @@
 //! Container configurations and limits.
 
 use kevel_proto::runtime::v1::{
-    ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, Signal,
-    SupplementalGroupsPolicy,
+    ContainerConfig, IdMapping, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
+    Signal, SupplementalGroupsPolicy,
 };
 
 use super::{FieldError, clean, groups, id, known, labels, name, namespaces, path, profile, required, wrong};
@@ -60,9 +60,15 @@ fn check_mount(field: &str, mount: &Mount) -> Result<(), FieldError> {
     match &mount.image {
         Some(image) if image.image.is_empty() => return wrong(at("image.image"), "empty"),
         Some(_) if !mount.host_path.is_empty() => return wrong(at("host_path"), "beside an image"),
+        Some(_) if !mount.readonly => return wrong(at("readonly"), "an image is mounted read-only"),
         Some(_) => clean(&at("image_sub_path"), &mount.image_sub_path)?,
         None if !mount.image_sub_path.is_empty() => return wrong(at("image_sub_path"), "without an image"),
         None => path(&at("host_path"), &mount.host_path)?,
+    }
+    ids(&at("uidMappings"), &mount.uid_mappings)?;
+    ids(&at("gidMappings"), &mount.gid_mappings)?;
+    if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
+        return wrong(at("gidMappings"), "users and groups are mapped together or not at all");
     }
     if mount.recursive_read_only && !mount.readonly {
         return wrong(at("recursive_read_only"), "without readonly");
@@ -71,6 +77,19 @@ fn check_mount(field: &str, mount: &Mount) -> Result<(), FieldError> {
         return wrong(at("recursive_read_only"), "with propagation");
     }
     Ok(())
+}
+
+/// At most one range: that is what pods have, and what snapshotters take.
+fn ids(field: &str, mappings: &[IdMapping]) -> Result<(), FieldError> {
+    match mappings {
+        [] => Ok(()),
+        [one] if one.length == 0 => wrong(field, "an empty range"),
+        [one] => match one.host_id.checked_add(one.length).and(one.container_id.checked_add(one.length)) {
+            Some(_) => Ok(()),
+            None => wrong(field, "past the last id"),
+        },
+        _ => wrong(field, "more than one mapping"),
+    }
 }
 
 fn security(security: &LinuxContainerSecurityContext) -> Result<(), FieldError> {

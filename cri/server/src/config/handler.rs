@@ -66,6 +66,15 @@ impl Handler {
         self.runtime.name == "io.containerd.runc.v2"
     }
 
+    /// The options of runc's shim with an owner of its pipes.
+    pub(crate) fn options_with_io_owner(&self, user: u32, group: u32) -> Result<Any> {
+        let wrong = |error| Error::internal("reading a handler's own options").with_source(error);
+        let own = self.runtime.options.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
+        let mut options = runc::Options::decode(own).map_err(wrong)?;
+        (options.io_uid, options.io_gid) = (user, group);
+        Ok(pack(&options))
+    }
+
     /// As the spec crate takes it.
     pub(crate) fn for_spec(&self, recursive_read_only_mounts: bool) -> kevel_cri_spec::Handler {
         kevel_cri_spec::Handler {

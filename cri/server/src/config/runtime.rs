@@ -41,6 +41,8 @@ pub struct RuntimeConfig {
     pub enable_unprivileged_ports: bool,
     /// Pods may ping.
     pub enable_unprivileged_icmp: bool,
+    /// Where CDI specs are; a later directory wins.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// How long output of a command is waited for after its end, e.g. `10s`; empty for 10 seconds.
     pub drain_exec_sync_io_timeout: String,
 }
@@ -103,6 +105,7 @@ impl Default for RuntimeConfig {
             netns_mounts_under_state_dir: false,
             enable_unprivileged_ports: true,
             enable_unprivileged_icmp: true,
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             drain_exec_sync_io_timeout: String::new(),
         }
     }

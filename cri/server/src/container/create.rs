@@ -1,21 +1,23 @@
 //! CreateContainer: plan, reserve, do, publish.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use kevel_contract::container::Container as Entry;
 use kevel_cri_spec::{ContainerInput, Mode, SandboxPaths};
 use kevel_model::{Any, Error, Labels, Result};
 use kevel_proto::{
     any::SPEC,
-    runtime::v1::{ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode},
+    runtime::v1::{
+        ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
+    },
 };
 use prost::Message;
 use tonic::Status;
 
-use super::{user, volume};
+use super::{cdi, image_volume, user, volume};
 use crate::{
     answer::status,
-    check,
+    apparmor, check,
     config::Handler,
     files::{self, blocking},
     identity,
@@ -25,6 +27,7 @@ use crate::{
     server::Server,
     translate,
     undo::Undo,
+    userns::Ids,
 };
 
 /// Labels with longer key and value are left out of the container store, which takes no more; CRI answers have them.
@@ -38,12 +41,7 @@ impl Server {
     ) -> Result<CreateContainerResponse, Status> {
         let plan = || -> Result<(Arc<Pod>, String)> {
             let config = check::container_config(request.config.as_ref())?;
-            if config.mounts.iter().any(|mount| mount.image.is_some()) {
-                return Err(Error::unimplemented("config.mounts: images as volumes are not offered yet"));
-            }
-            if !config.cdi_devices.is_empty() {
-                return Err(Error::unimplemented("config.cdi_devices: CDI devices are not offered yet"));
-            }
+            cdi::requested(config)?;
             let name = identity::container_name(&config.metadata.clone().unwrap_or_default());
             Ok((self.index.pod(&request.pod_sandbox_id)?, name))
         };
@@ -62,6 +60,8 @@ struct Plan<'a> {
     pod: Arc<Pod>,
     handler: &'a Handler,
     image: Arc<Image>,
+    /// Images that are volumes, by the mount's place in the request.
+    volumes: BTreeMap<usize, Arc<Image>>,
     snapshotter: String,
 }
 
@@ -84,6 +84,7 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
     let image = server.images.find(&wanted)?;
     let snapshotter = server.snapshotter_of(handler);
     server.images.unpacked(&image, &snapshotter).await?;
+    let images = image_volume::find(server, &config)?;
     let id = identity::new_id()?;
     let log_path = match (pod.record.config.log_directory.as_str(), config.log_path.as_str()) {
         ("", _) | (_, "") => String::new(),
@@ -99,12 +100,13 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
         log_path,
         stop_signal: translate::stop_signal(&config, &image.config.stop_signal)?,
         volumes: volumes(server, &id, &config, &image),
+        image_mounts: images.iter().map(|(index, image)| (*index, image.id.clone())).collect(),
         created_at: identity::now(),
         complete: false,
         config: Stored(config),
         id,
     };
-    let plan = Plan { pod, handler, image, snapshotter };
+    let plan = Plan { pod, handler, image, volumes: images, snapshotter };
     let mut undo = Undo::default();
     match build(server, &plan, record, &mut undo).await {
         Ok(record) => {
@@ -121,12 +123,7 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
 }
 
 /// Directories for the volumes that only the image declares.
-fn volumes(
-    server: &Server,
-    id: &str,
-    config: &kevel_proto::runtime::v1::ContainerConfig,
-    image: &Image,
-) -> Vec<crate::record::Volume> {
+fn volumes(server: &Server, id: &str, config: &ContainerConfig, image: &Image) -> Vec<crate::record::Volume> {
     if server.settings.config.ignore_image_defined_volumes {
         return Vec::new();
     }
@@ -155,8 +152,8 @@ async fn build(
     server.containers.create(&server.scope, stored(plan, &record)?).await?;
     let (of, at, by) = (server.clone(), id.clone(), plan.snapshotter.clone());
     undo.push("removing the snapshot", async move { of.snapshotter(&by)?.remove(&of.scope, &at).await });
-    let snapshotter = server.snapshotter(&plan.snapshotter)?;
-    let rootfs = snapshotter.prepare(&server.scope, &id, &plan.image.chain_id, Labels::new()).await?;
+    let source = server.rootfs(&plan.snapshotter)?;
+    let rootfs = source.prepare(&id, &plan.image.chain_id, Ids::of_container(&record.config)).await?;
     let (dirs, at) = (server.settings.files.clone(), id.clone());
     undo.push("removing files", blocking(move || remove_files(&dirs, &at)));
     let spec = spec(server, plan, &mut record, rootfs).await?;
@@ -201,6 +198,8 @@ async fn spec(
     record: &mut ContainerRecord,
     rootfs: Vec<kevel_model::Mount>,
 ) -> Result<Any> {
+    let (id, config) = (&plan.pod.record.id, &record.config);
+    let places = image_volume::mount(server, plan.handler, id, config, &plan.volumes).await?;
     let (settings, copy, image) = (server.settings.clone(), record.clone(), plan.image.clone());
     let pod_record = plan.pod.record.clone();
     let (pod, mut container) = blocking(move || {
@@ -208,7 +207,10 @@ async fn spec(
         files::make_dir(&files.container(&copy.id))?;
         files::make_dir(&files.container_state(&copy.id))?;
         let pod = translate::pod(&pod_record.id, &pod_record.config, &settings.config)?;
-        let mut container = translate::container(&copy.id, &copy.config, &copy.volumes, &settings.config)?;
+        let mut container = translate::container(&copy, &places, &settings.config)?;
+        if settings.node.apparmor {
+            apparmor::check(container.apparmor.as_ref())?;
+        }
         container.user = user::look_up(&files.temporary(), &rootfs, &copy.config, &image.config, |root| {
             copy.volumes.iter().try_for_each(|one| volume::fill(root, one))
         })?;
@@ -227,6 +229,7 @@ async fn spec(
         node: &server.settings.node,
         policy: &server.settings.policy,
     })?;
+    let spec = cdi::inject(server, &record.config, spec).await?;
     Ok(Any::new(SPEC, spec.to_vec()))
 }
 

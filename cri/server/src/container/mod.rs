@@ -1,9 +1,11 @@
 //! Containers: a file for each RPC, and what they share.
 
 mod attach;
+mod cdi;
 mod create;
 mod exec;
 mod exec_sync;
+mod image_volume;
 mod list;
 pub(crate) mod monitor;
 mod remove;

@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use kevel_contract::task::{self, Stdio};
 use kevel_cri_logs::{Fifos, Io, Log};
-use kevel_model::{Error, Result};
+use kevel_model::{Any, Error, Result};
+use kevel_mount::IdRange;
 use kevel_proto::runtime::v1::{ContainerEventType, ContainerState};
 use tokio::sync::watch;
 use tonic::Status;
@@ -12,10 +13,12 @@ use tonic::Status;
 use super::log_error;
 use crate::{
     answer::status,
+    config::Handler,
     files::{self, blocking},
     identity,
     index::{Container, Pod},
     server::{Life, Server},
+    userns::Ids,
 };
 
 /// The exit code of a container that could not be started.
@@ -108,6 +111,7 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
         container_id: id.to_owned(),
         rootfs,
         stdio,
+        options: io_owner(handler, container)?,
         runtime_path: handler.config.runtime_path.clone(),
         address: pod.record.address.clone(),
         version: pod.record.api,
@@ -124,6 +128,19 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
     started.await?;
     server.monitor(id.to_owned());
     Ok(())
+}
+
+/// The shim's pipes belong to the process, or in a user namespace it could not open what its standard streams lead to.
+/// Other shims than runc's have options of their own and would refuse these.
+fn io_owner(handler: &Handler, container: &Container) -> Result<Option<Any>> {
+    let record = &container.record;
+    let Some(ids) = Ids::of_container(&record.config).filter(|_| handler.is_runc()) else { return Ok(None) };
+    let outside = |range: IdRange, id: i64, what: &str| {
+        let found = u32::try_from(id).ok().and_then(|id| range.outside(id));
+        found.ok_or_else(|| Error::invalid_argument(format!("{what} {id} is not in the pod's user namespace")))
+    };
+    let (user, group) = (outside(ids.users, record.uid, "user")?, outside(ids.groups, record.gid, "group")?);
+    handler.options_with_io_owner(user, group).map(Some)
 }
 
 /// Pipes for the shim and a log for what comes through them.

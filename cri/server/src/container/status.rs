@@ -63,7 +63,7 @@ impl Server {
             message: state.message.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
-            mounts: config.mounts.clone(),
+            mounts: record.mounts(),
             log_path: record.log_path.clone(),
             resources: Some(ContainerResources { linux: resources, windows: None }),
             user: Some(ContainerUser {

@@ -9,7 +9,7 @@ use kevel_contract::{
     task,
 };
 use kevel_cri_spec::{SandboxInput, SandboxPaths};
-use kevel_model::{Any, Error, Labels, Result};
+use kevel_model::{Any, Error, Result};
 use kevel_proto::any::SPEC;
 
 use super::PauseController;
@@ -18,7 +18,9 @@ use crate::{
     files::blocking,
     image::Image,
     record::{EXTENSION, KIND, SANDBOX, SandboxRecord},
+    rootfs::Source,
     translate,
+    userns::Ids,
 };
 
 impl PauseController {
@@ -33,7 +35,14 @@ impl PauseController {
         let spec = self.spec(&record, handler, &image, &create.netns_path).await?;
         let container = self.container(&create.sandbox, handler, &image, &name, spec)?;
         self.containers.create(scope, container).await?;
-        self.snapshotter(&name)?.prepare(scope, &record.id, &image.chain_id, Labels::new()).await?;
+        let source = Source {
+            snapshotter: self.snapshotter(&name)?,
+            name: &name,
+            introspection: &self.introspection,
+            scope,
+            temporary: self.settings.files.temporary(),
+        };
+        source.prepare(&record.id, &image.chain_id, Ids::of_pod(&record.config)).await?;
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         created.insert(record.id, handler.name.clone());
         Ok(())
@@ -51,6 +60,7 @@ impl PauseController {
             resolv_conf: file("resolv.conf"),
             shm: Some(shm.to_string_lossy().into_owned()),
             network: (!netns.is_empty()).then(|| netns.to_owned()),
+            user: Some(self.settings.files.user_namespace(&pod.id).to_string_lossy().into_owned()),
             ..SandboxPaths::default()
         };
         let spec = kevel_cri_spec::sandbox(&SandboxInput {

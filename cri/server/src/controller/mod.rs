@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use kevel_contract::{
     Scope,
     container::ContainerStore,
+    introspection::Introspection,
     sandbox::{ControllerBackend, Create, Exit, NOT_READY, READY, Sandbox, Started, Status},
     snapshot::Snapshotter,
     task::{self, Tasks},
@@ -26,6 +27,7 @@ pub(crate) struct PauseController {
     pub(crate) containers: ContainerStore,
     pub(crate) tasks: Tasks,
     pub(crate) snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    pub(crate) introspection: Introspection,
     pub(crate) images: Arc<Images>,
     pub(crate) settings: Arc<Settings>,
     /// Handlers of sandboxes that were created and not started yet, by sandbox.

@@ -2,6 +2,7 @@
 
 use kevel_contract::{
     call::Target,
+    introspection::IntrospectionService,
     metadata::Metadata,
     sandbox::{PodSandboxControllers, SandboxController},
     task::TaskService,
@@ -18,6 +19,8 @@ deps! {
         metadata: One<Metadata>,
         /// Tasks.
         tasks: One<TaskService>,
+        /// What snapshotters can do.
+        introspection: One<IntrospectionService>,
         /// The pause image.
         images: One<CriImages>,
         /// Handlers.
@@ -39,6 +42,7 @@ impl Plugin for PodSandboxPlugin {
             containers: deps.metadata.containers.clone(),
             tasks: deps.tasks.0,
             snapshotters: deps.metadata.snapshotters.clone(),
+            introspection: deps.introspection.0,
             images: deps.images.0,
             settings: deps.runtime.0,
             created: std::sync::Mutex::default(),

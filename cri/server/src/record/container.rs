@@ -1,7 +1,12 @@
 //! A container's record.
 
+use std::collections::BTreeMap;
+
 use kevel_model::{Any, Error, Result};
-use kevel_proto::{any::CRI_CONTAINER, runtime::v1::ContainerConfig};
+use kevel_proto::{
+    any::CRI_CONTAINER,
+    runtime::v1::{ContainerConfig, Mount},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{EXTENSION, Stored};
@@ -40,6 +45,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) stop_signal: u32,
     /// Volumes that the image declares.
     pub(crate) volumes: Vec<Volume>,
+    /// Identifiers of images that are mounted as volumes, by the mount's place in the request.
+    #[serde(default)]
+    pub(crate) image_mounts: BTreeMap<usize, String>,
     /// Nanoseconds since the epoch.
     pub(crate) created_at: i64,
     /// Whether everything was made; undone by a daemon that finds it unfinished.
@@ -47,6 +55,17 @@ pub(crate) struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// The mounts of the request, with the images that volumes are made of.
+    pub(crate) fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = self.config.mounts.clone();
+        for (index, id) in &self.image_mounts {
+            if let Some(image) = mounts.get_mut(*index).and_then(|mount| mount.image.as_mut()) {
+                image.image_ref.clone_from(id);
+            }
+        }
+        mounts
+    }
+
     /// For the container store's extensions.
     pub(crate) fn pack(&self) -> Result<Any> {
         super::pack(CRI_CONTAINER, self)

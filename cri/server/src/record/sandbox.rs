@@ -2,7 +2,10 @@
 
 use kevel_cri_network::PodNetworkStatus;
 use kevel_model::{Any, Error, Result};
-use kevel_proto::{any::CRI_SANDBOX, runtime::v1::PodSandboxConfig};
+use kevel_proto::{
+    any::CRI_SANDBOX,
+    runtime::v1::{LinuxContainerResources, PodSandboxConfig},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{EXTENSION, Stored};
@@ -36,6 +39,12 @@ pub(crate) struct SandboxRecord {
     pub(crate) netns: String,
     /// What the networks gave it.
     pub(crate) network: Option<PodNetworkStatus>,
+    /// What running it costs beside its containers, when it was changed.
+    #[serde(default)]
+    pub(crate) overhead: Option<Stored<LinuxContainerResources>>,
+    /// What its containers may use together, when it was changed.
+    #[serde(default)]
+    pub(crate) resources: Option<Stored<LinuxContainerResources>>,
     /// How far it is.
     pub(crate) phase: Phase,
     /// Nanoseconds since the epoch.

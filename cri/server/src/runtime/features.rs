@@ -24,8 +24,9 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    fn get(&self, handler: &str) -> RuntimeHandlerFeatures {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(handler).copied().unwrap_or_default()
+    /// What a handler can do; `None` while it has not said.
+    fn get(&self, handler: &str) -> Option<RuntimeHandlerFeatures> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(handler).copied()
     }
 }
 
@@ -67,7 +68,12 @@ impl Server {
 
     /// Whether a handler can make mounts read-only with everything below them.
     pub(crate) fn recursive_read_only(&self, handler: &str) -> bool {
-        self.features.get(handler).recursive_read_only_mounts
+        self.features.get(handler).unwrap_or_default().recursive_read_only_mounts
+    }
+
+    /// Whether a handler said that it cannot give pods user namespaces. One that said nothing may try.
+    pub(crate) fn lacks_user_namespaces(&self, handler: &str) -> bool {
+        self.features.get(handler).is_some_and(|features| !features.user_namespaces)
     }
 
     /// Every handler with its features; the default one under the empty name, too.
@@ -75,25 +81,31 @@ impl Server {
         let default = &self.settings.config.containerd.default_runtime_name;
         let own = self.settings.handlers.keys().map(|name| (name.as_str(), name.as_str()));
         let all = std::iter::once(("", default.as_str())).chain(own);
-        all.map(|(name, of)| RuntimeHandler { name: name.to_owned(), features: Some(self.features.get(of)) }).collect()
+        let features = |of: &str| Some(self.features.get(of).unwrap_or_default());
+        all.map(|(name, of)| RuntimeHandler { name: name.to_owned(), features: features(of) }).collect()
     }
 }
 
 /// From the features document of the OCI runtime specification.
 fn read(document: &Value) -> RuntimeHandlerFeatures {
-    let options = document.get("mountOptions").and_then(Value::as_array);
-    let recursive = options.is_some_and(|options| options.iter().any(|option| option == "rro"));
-    // A runtime may have user namespaces, but nobody here maps root file systems and network namespaces into them yet.
-    RuntimeHandlerFeatures { recursive_read_only_mounts: recursive && kernel_5_12(), user_namespaces: false }
+    let has = |pointer: &str, word: &str| {
+        let list = document.pointer(pointer).and_then(Value::as_array);
+        list.is_some_and(|list| list.iter().any(|one| one == word))
+    };
+    let maps = document.pointer("/linux/mountExtensions/idmap/enabled").and_then(Value::as_bool) == Some(true);
+    // Recursive read-only mounts came with Linux 5.12, overlays of id-mapped layers with 5.19.
+    RuntimeHandlerFeatures {
+        recursive_read_only_mounts: has("/mountOptions", "rro") && kernel_is((5, 12)),
+        user_namespaces: has("/linux/namespaces", "user") && maps && kernel_is((5, 19)),
+    }
 }
 
-/// Recursive read-only mounts came with Linux 5.12.
-fn kernel_5_12() -> bool {
+fn kernel_is(least: (u32, u32)) -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (5, 12)
+    version >= least
 }
 
 #[cfg(test)]
@@ -105,7 +117,11 @@ mod tests {
     #[test]
     fn features_documents() {
         let features = read(&json!({ "mountOptions": ["ro", "rro"] }));
-        assert_eq!(features.recursive_read_only_mounts, kernel_5_12());
+        assert_eq!(features.recursive_read_only_mounts, kernel_is((5, 12)));
+        let linux = |maps: bool| json!({ "linux": { "namespaces": ["mount", "user"], "mountExtensions": { "idmap": { "enabled": maps } } } });
+        assert_eq!(read(&linux(true)).user_namespaces, kernel_is((5, 19)));
+        assert!(!read(&linux(false)).user_namespaces, "namespaces without mapped mounts are not what is asked");
+        assert!(!read(&json!({ "linux": { "namespaces": ["user"] } })).user_namespaces);
         assert_eq!(read(&Value::Null), RuntimeHandlerFeatures::default());
     }
 }

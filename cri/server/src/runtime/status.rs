@@ -40,7 +40,7 @@ impl Server {
             runtime_handlers: self.runtime_handlers(),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: true,
                 mount_options: true,
             }),
         })

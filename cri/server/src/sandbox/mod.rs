@@ -7,6 +7,7 @@ mod run;
 mod stats;
 mod status;
 mod stop;
+mod update_resources;
 mod watch;
 
 pub(crate) use stats::Usages;

@@ -5,9 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use kevel_contract::sandbox::{Create, Started};
 use kevel_cri_network::{Netns, PodNetworkStatus, netns};
 use kevel_model::{Any, Error, Result};
+use kevel_mount::UserNamespace;
 use kevel_proto::{
     any,
-    runtime::v1::{ContainerEventType, NamespaceMode, RunPodSandboxRequest, RunPodSandboxResponse},
+    runtime::v1::{ContainerEventType, NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse},
 };
 use prost::Message as _;
 use tonic::Status;
@@ -24,25 +25,30 @@ use crate::{
     server::Server,
     translate,
     undo::Undo,
+    userns::Ids,
 };
 
 impl Server {
     /// Makes and starts a sandbox. A retry joins the operation that runs, or gets the sandbox that it made.
     pub(crate) async fn run_pod_sandbox(
         self: &Arc<Self>,
-        request: RunPodSandboxRequest,
+        mut request: RunPodSandboxRequest,
     ) -> Result<RunPodSandboxResponse, Status> {
-        let plan = || -> Result<String> {
+        let plan = || -> Result<(String, String)> {
             let config = check::sandbox_config(request.config.as_ref())?;
-            self.settings.handler(&request.runtime_handler)?;
-            let user = translate::security(config).namespace_options.and_then(|options| options.userns_options);
-            if user.is_some_and(|user| user.mode == NamespaceMode::Pod as i32) {
+            let name = handler_of(config, &request.runtime_handler)?;
+            let handler = self.settings.handler(name)?;
+            if Ids::of_pod(config).is_some() && self.lacks_user_namespaces(&handler.name) {
                 let field = "config.linux.security_context.namespace_options.userns_options";
-                return Err(Error::unimplemented(format!("{field}: user namespaces of pods are not offered yet")));
+                return Err(Error::failed_precondition(format!(
+                    "{field}: handler {} has no user namespaces with id-mapped mounts",
+                    handler.name
+                )));
             }
-            Ok(identity::pod_name(&config.metadata.clone().unwrap_or_default()))
+            Ok((identity::pod_name(&config.metadata.clone().unwrap_or_default()), name.to_owned()))
         };
-        let name = plan().map_err(|error| status(&error))?;
+        let (name, handler) = plan().map_err(|error| status(&error))?;
+        request.runtime_handler = handler;
         let print = request.encode_to_vec();
         let server = self.clone();
         let key = format!("run pod sandbox {name}");
@@ -50,6 +56,26 @@ impl Server {
         let pod_sandbox_id = self.operations.run(key, print, work).await?;
         Ok(RunPodSandboxResponse { pod_sandbox_id })
     }
+}
+
+/// The handler of pods that say by this annotation that nobody trusts them.
+const UNTRUSTED: &str = "untrusted";
+const UNTRUSTED_ANNOTATION: &str = "io.kubernetes.cri.untrusted-workload";
+
+/// The handler of the request, or the one for pods that are not trusted, which may not see the node.
+fn handler_of<'a>(config: &PodSandboxConfig, asked: &'a str) -> Result<&'a str> {
+    if config.annotations.get(UNTRUSTED_ANNOTATION).is_none_or(|value| value != "true") {
+        return Ok(asked);
+    }
+    let field = format!("config.annotations[{UNTRUSTED_ANNOTATION}]");
+    if !asked.is_empty() && asked != UNTRUSTED {
+        return Err(Error::invalid_argument(format!("{field}: beside runtime_handler {asked:?}")));
+    }
+    let options = translate::security(config).namespace_options.unwrap_or_default();
+    if [options.network, options.pid, options.ipc].contains(&(NamespaceMode::Node as i32)) {
+        return Err(Error::invalid_argument(format!("{field}: the pod has a namespace of the node's")));
+    }
+    Ok(UNTRUSTED)
 }
 
 async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String) -> Result<String> {
@@ -70,6 +96,8 @@ async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String)
         handler: request.runtime_handler,
         netns: String::new(),
         network: None,
+        overhead: None,
+        resources: None,
         phase: Phase::Creating,
         created_at: identity::now(),
         pid: 0,
@@ -111,8 +139,12 @@ async fn forget(server: &Arc<Server>, mut record: SandboxRecord, left: Vec<Error
 
 async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxRecord, undo: &mut Undo) -> Result<()> {
     let options = translate::security(&record.config).namespace_options.unwrap_or_default();
+    let mut user = None;
     if options.network != NamespaceMode::Node as i32 {
-        let netns = namespace(server).await?;
+        if let Some(ids) = Ids::of_pod(&record.config) {
+            user = Some(ids.namespace().await?);
+        }
+        let netns = namespace(server, user.as_ref()).await?;
         record.netns = netns.path().to_string_lossy().into_owned();
         undo.push("removing the network namespace", async move {
             netns.remove().await.map_err(|error| network_error("network namespace".to_owned(), &error))
@@ -127,7 +159,11 @@ async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxReco
     let (dirs, id) = (server.settings.files.clone(), record.id.clone());
     undo.push("removing files", blocking(move || files::remove_sandbox(&dirs, &id)));
     let (dirs, id) = (server.settings.files.clone(), record.id.clone());
-    blocking(move || files::make_sandbox(&dirs, &id, &content)).await?;
+    let made = blocking(move || {
+        files::make_sandbox(&dirs, &id, &content)?;
+        user.map_or(Ok(()), |user| files::pin(&user.user(), &dirs.user_namespace(&id)))
+    });
+    made.await?;
     // Neither is cancelled by the other's failure: each is undone as a whole.
     let (network, created) = tokio::join!(connect(server, record), create(server, record));
     undo_both(server, record, undo);
@@ -148,10 +184,12 @@ fn undo_both(server: &Arc<Server>, record: &SandboxRecord, undo: &mut Undo) {
     });
 }
 
-async fn namespace(server: &Server) -> Result<Netns> {
+/// The network namespace of a pod, owned by the pod's user namespace if it has one.
+async fn namespace(server: &Server, user: Option<&UserNamespace>) -> Result<Netns> {
     let under_state = server.settings.config.netns_mounts_under_state_dir;
     let dir = if under_state { server.settings.files.netns() } else { PathBuf::from(netns::DEFAULT_DIR) };
-    let made = Netns::create(netns::Options { dir, ..Default::default() }).await;
+    let origin = user.map_or(netns::Origin::New, |user| netns::Origin::Existing(user.network()));
+    let made = Netns::create(netns::Options { dir, origin, ..Default::default() }).await;
     made.map_err(|error| network_error("making a network namespace".to_owned(), &error))
 }
 

@@ -50,6 +50,7 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     }
     server.end_sandbox(&pod.record.id, identity::now());
     server.disconnect(&pod.record).await?;
+    server.forget_image_volumes(&pod.record).await?;
     let (dirs, of) = (server.settings.files.clone(), pod.record.id.clone());
     blocking(move || files::unmount_sandbox(&dirs, &of)).await?;
     let record = SandboxRecord { phase: Phase::Stopped, pid: 0, ..SandboxRecord::clone(&pod.record) };

@@ -258,8 +258,9 @@ impl RuntimeService for RuntimeRpc {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<UpdatePodSandboxResourcesRequest>,
+        request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Answer<UpdatePodSandboxResourcesResponse> {
-        missing("UpdatePodSandboxResources")
+        self.server.update_pod(request.into_inner()).await?;
+        Ok(Response::new(UpdatePodSandboxResourcesResponse {}))
     }
 }

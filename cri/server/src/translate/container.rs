@@ -1,6 +1,10 @@
 //! Containers.
 
-use std::{fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use kevel_cri_spec as spec;
 use kevel_model::{Error, Result};
@@ -8,16 +12,20 @@ use kevel_mount::MountInfo;
 use kevel_proto::runtime::v1 as cri;
 
 use super::{apparmor, mappings, namespaces, resources, seccomp, selinux};
-use crate::{config::RuntimeConfig, node, record::Volume};
+use crate::{
+    config::RuntimeConfig,
+    node,
+    record::{ContainerRecord, Volume},
+};
 
 /// A container as its spec sees it, its user and target excepted. Looks at mount sources and devices, makes directories
-/// that are missing, reads local profiles: it blocks.
+/// that are missing, reads local profiles: it blocks. `images` says where images are mounted that are volumes.
 pub(crate) fn container(
-    id: &str,
-    config: &cri::ContainerConfig,
-    volumes: &[Volume],
+    record: &ContainerRecord,
+    images: &BTreeMap<usize, PathBuf>,
     settings: &RuntimeConfig,
 ) -> Result<spec::Container> {
+    let config = &record.config;
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.clone().unwrap_or_default();
     let field = "config.linux.security_context.seccomp";
@@ -28,15 +36,19 @@ pub(crate) fn container(
         true => kevel_mount::mount_table()?,
         false => Vec::new(),
     };
-    let mounts = config.mounts.iter().enumerate().map(|(index, from)| mount(index, from, &table));
+    let mounts = config.mounts.iter().enumerate().map(|(index, from)| mount(index, from, images.get(&index), &table));
+    let spaces = namespaces(security.namespace_options.as_ref());
+    let user = spaces.user.clone().unwrap_or_default(); // without one: no mappings
     let volume = |volume: &Volume| spec::Mount {
         container_path: volume.container_path.clone(),
         host_path: volume.host_path.clone(),
         selinux_relabel: true,
+        uid_mappings: user.uids.clone(),
+        gid_mappings: user.gids.clone(),
         ..spec::Mount::default()
     };
     Ok(spec::Container {
-        id: id.to_owned(),
+        id: record.id.clone(),
         name: config.metadata.clone().unwrap_or_default().name,
         image_name: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
         command: config.command.clone(),
@@ -44,7 +56,7 @@ pub(crate) fn container(
         working_dir: config.working_dir.clone(),
         env: config.envs.iter().map(|env| (env.key.clone(), env.value.clone())).collect(),
         mounts: mounts.collect::<Result<_>>()?,
-        image_volumes: volumes.iter().map(volume).collect(),
+        image_volumes: record.volumes.iter().map(volume).collect(),
         devices: config.devices.iter().enumerate().map(|(index, from)| device(index, from)).collect::<Result<_>>()?,
         annotations: config.annotations.clone().into_iter().collect(),
         tty: config.tty,
@@ -53,7 +65,7 @@ pub(crate) fn container(
         readonly_rootfs: security.readonly_rootfs,
         no_new_privileges: security.no_new_privs,
         capabilities: security.capabilities.as_ref().map(capabilities).unwrap_or_default(),
-        namespaces: namespaces(security.namespace_options.as_ref()),
+        namespaces: spaces,
         target_pid_namespace: None,
         user: spec::User::default(),
         seccomp: profile,
@@ -72,8 +84,13 @@ fn capabilities(from: &cri::Capability) -> spec::Capabilities {
     }
 }
 
-fn mount(index: usize, from: &cri::Mount, table: &[MountInfo]) -> Result<spec::Mount> {
-    let host_path = source(index, &from.host_path)?;
+fn mount(index: usize, from: &cri::Mount, image: Option<&PathBuf>, table: &[MountInfo]) -> Result<spec::Mount> {
+    let host_path = match image {
+        Some(place) => place.to_string_lossy().into_owned(),
+        None => source(index, &from.host_path)?,
+    };
+    // An image's owners are mapped where it is mounted: an overlay could not be mapped once more.
+    let mapped = |ids: &[cri::IdMapping]| if image.is_some() { Vec::new() } else { mappings(ids) };
     let propagation = match cri::MountPropagation::try_from(from.propagation) {
         Ok(cri::MountPropagation::PropagationHostToContainer) => spec::Propagation::HostToContainer,
         Ok(cri::MountPropagation::PropagationBidirectional) => spec::Propagation::Bidirectional,
@@ -87,8 +104,8 @@ fn mount(index: usize, from: &cri::Mount, table: &[MountInfo]) -> Result<spec::M
         recursive_read_only: from.recursive_read_only,
         selinux_relabel: from.selinux_relabel,
         propagation,
-        uid_mappings: mappings(&from.uid_mappings),
-        gid_mappings: mappings(&from.gid_mappings),
+        uid_mappings: mapped(&from.uid_mappings),
+        gid_mappings: mapped(&from.gid_mappings),
         image: from.image.is_some(),
         options: from.mount_options.clone(),
     })

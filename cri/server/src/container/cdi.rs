@@ -1,0 +1,33 @@
+//! CDI devices of a container, put into its spec. What specs of devices say is `kevel-cri-cdi`'s.
+
+use kevel_cri_cdi::{Device, Registry};
+use kevel_cri_spec::Spec;
+use kevel_model::Result;
+use kevel_proto::runtime::v1::ContainerConfig;
+
+use crate::{files::blocking, server::Server};
+
+/// The CDI devices that a request asks for, by its field or by annotations.
+pub(super) fn requested(config: &ContainerConfig) -> Result<Vec<Device>> {
+    let names = config.cdi_devices.iter().map(|device| device.name.as_str());
+    Ok(kevel_cri_cdi::requested(names, &config.annotations)?)
+}
+
+/// Specs of devices are read when a container wants one: what a vendor changed counts at once.
+pub(super) async fn inject(server: &Server, config: &ContainerConfig, spec: Spec) -> Result<Spec> {
+    let devices = requested(config)?;
+    if devices.is_empty() {
+        return Ok(spec);
+    }
+    let settings = server.settings.clone();
+    blocking(move || {
+        let registry = Registry::read(&settings.config.cdi_spec_dirs)?;
+        for (path, why) in registry.bad() {
+            tracing::warn!(path = %path.display(), why, "file is no CDI spec");
+        }
+        let mut document = spec.into_value();
+        registry.inject(&mut document, &devices)?;
+        Ok(Spec::new(document)?)
+    })
+    .await
+}
