@@ -4,16 +4,20 @@
 //! Tests run as root. What a test starts carries the test's own directory in its command line, its mounts, and its
 //! cgroup names, so that a leak is found and nothing else is touched.
 
+mod background;
 mod cluster;
 mod leak;
 mod node;
+mod pods;
 mod program;
 mod registry;
 mod wait;
 
+pub use background::Background;
 pub use cluster::Cluster;
 pub use leak::Leaks;
 pub use node::{Node, NodeOptions};
+pub use pods::Pods;
 pub use program::{Output, ctr, debian_ctr, find, run};
 pub use registry::Registry;
 pub use wait::until;

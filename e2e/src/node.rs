@@ -18,6 +18,8 @@ use crate::{leak::Leaks, program, wait};
 /// What a node is started with beside the defaults of the harness.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
+    /// Lines before the tables, such as `disabled_plugins`.
+    pub top: String,
     /// Lines added to the configuration.
     pub config: String,
     /// `config_path` of the registries: a directory of `hosts.toml` files.
@@ -35,7 +37,16 @@ pub struct Node {
 impl Node {
     /// Starts a daemon and waits until it answers.
     pub fn start(options: &NodeOptions) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("kevel-e2e-").tempdir()?;
+        Self::start_in(Self::directory()?, options)
+    }
+
+    /// A directory for [`Node::start_in`].
+    pub fn directory() -> anyhow::Result<tempfile::TempDir> {
+        Ok(tempfile::Builder::new().prefix("kevel-e2e-").tempdir()?)
+    }
+
+    /// Starts a daemon in a directory in which other things have their sockets already.
+    pub fn start_in(dir: tempfile::TempDir, options: &NodeOptions) -> anyhow::Result<Self> {
         let mut node = Self { dir, daemon: None };
         fs::write(node.path("config.toml"), node.config(options))?;
         node.launch()?;
@@ -164,8 +175,18 @@ impl Node {
 
     /// Waits until nothing is left of the node beside its daemon; the error lists what is.
     pub fn assert_no_leaks(&self) -> anyhow::Result<()> {
-        let clean = wait::until("nothing to be left", || self.leaks().is_empty().then_some(()));
-        clean.map_err(|_| anyhow::anyhow!("left behind: {:#?}", self.leaks()))
+        self.assert_no_leaks_but(&[])
+    }
+
+    /// The same, beside processes of the test's own whose command lines contain one of these words.
+    pub fn assert_no_leaks_but(&self, words: &[&str]) -> anyhow::Result<()> {
+        let leaks = || {
+            let mut leaks = self.leaks();
+            leaks.processes.retain(|process| !words.iter().any(|word| process.contains(word)));
+            leaks
+        };
+        let clean = wait::until("nothing to be left", || leaks().is_empty().then_some(()));
+        clean.map_err(|_| anyhow::anyhow!("left behind: {:#?}", leaks()))
     }
 
     /// Bridge names have at most 15 characters; the end of the mark is the random part.
@@ -181,6 +202,7 @@ impl Node {
             r#"version = 4
 root = "{root}/root"
 state = "{root}/state"
+{top}
 [debug]
 level = "debug"
 [plugins."io.containerd.shim.v1.manager"]
@@ -198,6 +220,7 @@ fallback_subnets = ["{subnet}"]
 cache_dir = "{root}/cni"
 {more}
 "#,
+            top = options.top,
             hosts = options.hosts_dir,
             sandbox_image = options.sandbox_image,
             subnet = subnet(),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use kevel_contract::{
     Scope,
-    content::{Backend, Begin, Blob, Commit, ContentStore, Info, Ingest, Status},
+    content::{Backend, Begin, Blob, Commit, ContentStore, Info, Ingest, KEPT_ELSEWHERE, Status},
 };
 use kevel_model::{Code, Digest, Error, Filters, Result};
 use kevel_proto::containerd::services::content::v1::{
@@ -21,7 +21,7 @@ use tonic::{Streaming, transport::Channel};
 use crate::{
     Remote,
     convert::{self, content, mask, signed, unsigned},
-    remote::{answer, client, request},
+    remote::{answer, client},
 };
 
 /// The most data in one message, in bytes.
@@ -44,17 +44,17 @@ impl RemoteContent {
 impl Backend for RemoteContent {
     async fn info(&self, scope: &Scope, digest: &Digest) -> Result<Info> {
         let message = InfoRequest { digest: digest.to_string() };
-        content::read(answer(self.client().info(request(scope, message)?).await)?.info)
+        content::read(answer(self.client().info(self.0.request(scope, message)?).await)?.info)
     }
 
     async fn update(&self, scope: &Scope, info: Info, fieldpaths: &[String]) -> Result<Info> {
         let message = UpdateRequest { info: Some(content::wire(info)), update_mask: mask(fieldpaths) };
-        content::read(answer(self.client().update(request(scope, message)?).await)?.info)
+        content::read(answer(self.client().update(self.0.request(scope, message)?).await)?.info)
     }
 
     async fn list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Info>> {
         let message = ListContentRequest { filters: filters.sources().to_vec() };
-        let mut pages = answer(self.client().list(request(scope, message)?).await)?;
+        let mut pages = answer(self.client().list(self.0.request(scope, message)?).await)?;
         let mut found = Vec::new();
         while let Some(page) = pages.message().await.map_err(convert::error::error)? {
             for info in page.info {
@@ -66,7 +66,7 @@ impl Backend for RemoteContent {
 
     async fn delete(&self, scope: &Scope, digest: &Digest) -> Result<()> {
         let message = DeleteContentRequest { digest: digest.to_string() };
-        answer(self.client().delete(request(scope, message)?).await)
+        answer(self.client().delete(self.0.request(scope, message)?).await)
     }
 
     async fn open(&self, scope: &Scope, digest: &Digest) -> Result<Box<dyn Blob>> {
@@ -77,12 +77,12 @@ impl Backend for RemoteContent {
 
     async fn status(&self, scope: &Scope, reference: &str) -> Result<Status> {
         let message = StatusRequest { r#ref: reference.to_owned() };
-        content::status_read(answer(self.client().status(request(scope, message)?).await)?.status)
+        content::status_read(answer(self.client().status(self.0.request(scope, message)?).await)?.status)
     }
 
     async fn statuses(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Status>> {
         let message = ListStatusesRequest { filters: filters.sources().to_vec() };
-        let found = answer(self.client().list_statuses(request(scope, message)?).await)?.statuses;
+        let found = answer(self.client().list_statuses(self.0.request(scope, message)?).await)?.statuses;
         found.into_iter().map(|status| content::status_read(Some(status))).collect()
     }
 
@@ -97,7 +97,7 @@ impl Backend for RemoteContent {
         };
         // The answer's headers may come only with the first answer, so the question goes first.
         messages.try_send(first).map_err(|_| Error::internal("opening an ingest: the queue of one is full"))?;
-        let answers = answer(self.client().write(request(scope, ReceiverStream::new(stream))?).await)?;
+        let answers = answer(self.client().write(self.0.request(scope, ReceiverStream::new(stream))?).await)?;
         let epoch = SystemTime::UNIX_EPOCH;
         let status = Status {
             reference: begin.reference,
@@ -114,7 +114,7 @@ impl Backend for RemoteContent {
 
     async fn abort(&self, scope: &Scope, reference: &str) -> Result<()> {
         let message = AbortRequest { r#ref: reference.to_owned() };
-        answer(self.client().abort(request(scope, message)?).await)
+        answer(self.client().abort(self.0.request(scope, message)?).await)
     }
 }
 
@@ -130,7 +130,7 @@ impl RemoteBlob {
         let message =
             ReadContentRequest { digest: self.digest.to_string(), offset: signed(offset), size: signed(length as u64) };
         let mut client = client!(ContentClient<Channel>, self.remote);
-        let mut parts = answer(client.read(request(&self.scope, message)?).await)?;
+        let mut parts = answer(client.read(self.remote.request(&self.scope, message)?).await)?;
         let mut data = BytesMut::with_capacity(length);
         while let Some(part) = parts.message().await.map_err(convert::error::error)? {
             if data.len() + part.data.len() > length {
@@ -172,8 +172,9 @@ impl RemoteIngest {
         let received = received.map_err(|_| {
             Error::deadline_exceeded(format!("ingest {:?} was not answered within {limit:?}", self.status.reference))
         })?;
-        let answer = received.map_err(convert::error::error)?;
-        let answer = answer.ok_or_else(|| Error::unavailable("the content store ended the ingest's session"))?;
+        let answer = received.map_err(|status| self.remote.blame(convert::error::error(status)))?;
+        let ended = || self.remote.blame(Error::unavailable("the ingest's session was ended"));
+        let answer = answer.ok_or_else(ended)?;
         self.status.offset = unsigned("offset", answer.offset)?;
         self.status.started_at = convert::time_read("started_at", answer.started_at)?;
         self.status.updated_at = convert::time_read("updated_at", answer.updated_at)?;
@@ -232,7 +233,11 @@ impl Ingest for RemoteIngest {
         }
     }
 
-    async fn commit(&mut self, commit: Commit) -> Result<Digest> {
+    async fn commit(&mut self, mut commit: Commit) -> Result<Digest> {
+        if self.remote.is_proxy() {
+            let (label, value) = KEPT_ELSEWHERE;
+            commit.labels.insert(label.to_owned(), value.to_owned());
+        }
         let message = WriteContentRequest {
             action: WriteAction::Commit.into(),
             total: signed(commit.size),

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use crate::{
     Remote,
     convert::{anys_wire, time_wire, types},
-    remote::{answer, client, request},
+    remote::{answer, client},
 };
 
 /// A differ behind a socket.
@@ -31,7 +31,7 @@ impl Backend for RemoteDiffer {
             payloads: anys_wire(apply.payloads),
             sync_fs: apply.sync_fs,
         };
-        let applied = answer(client!(DiffClient<Channel>, self.0).apply(request(scope, message)?).await)?;
+        let applied = answer(client!(DiffClient<Channel>, self.0).apply(self.0.request(scope, message)?).await)?;
         types::descriptor_read("applied", applied.applied)
     }
 
@@ -44,7 +44,7 @@ impl Backend for RemoteDiffer {
             labels: compare.labels,
             source_date_epoch: compare.source_date_epoch.and_then(time_wire),
         };
-        let made = answer(client!(DiffClient<Channel>, self.0).diff(request(scope, message)?).await)?;
+        let made = answer(client!(DiffClient<Channel>, self.0).diff(self.0.request(scope, message)?).await)?;
         types::descriptor_read("diff", made.diff)
     }
 }

@@ -1,7 +1,7 @@
 //! Proxy plugins: snapshotters, content stores, differs and sandbox controllers of other processes, as the table
 //! `[proxy_plugins]` of the configuration names them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use kevel_contract::{content::Contents, diff::Differs, sandbox::SandboxControllers, snapshot::Snapshotters};
 use kevel_model::{Error, Platform, Result};
@@ -25,6 +25,8 @@ pub struct ProxyPlugin {
     pub exports: BTreeMap<String, String>,
     /// What it can do beyond its contract, such as `rebase` and `remap-ids`.
     pub capabilities: Vec<String>,
+    /// The longest a call may take, in seconds; 120 when it is 0. Not a key of containerd's, which waits forever.
+    pub timeout_secs: u64,
 }
 
 /// The registrations of every proxy plugin. Nothing is connected until somebody calls one.
@@ -73,7 +75,11 @@ fn remote<K: Kind>(
 ) -> Registration {
     let (own, plugin) = (name.to_owned(), plugin.clone());
     Registration::remote::<K>(name, move |cx| {
-        let remote = Remote::new(format!("{what} {own}"), &plugin.address).map_err(InitError::failed)?;
+        let remote = Remote::new(format!("{what} {own}"), &plugin.address).map_err(InitError::failed)?.proxy();
+        let remote = match plugin.timeout_secs {
+            0 => remote,
+            seconds => remote.deadline(Duration::from_secs(seconds)),
+        };
         declare(cx, plugin);
         Ok(make(&remote))
     })

@@ -9,7 +9,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use kevel_contract::{Scope, call::Target};
-use kevel_model::{Error, Result};
+use kevel_model::{Code, Error, Result};
 use tokio::net::UnixStream;
 use tonic::{
     Request, Response, Status,
@@ -31,6 +31,7 @@ pub struct Remote {
     channel: Channel,
     name: Arc<str>,
     deadline: Duration,
+    proxy: bool,
     _dialer: Arc<Dialer>,
 }
 
@@ -68,7 +69,7 @@ impl Remote {
         let mut shared = dialer.channel.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = shared.get_or_insert_with(|| connect(&dialer)).clone();
         drop(shared);
-        Ok(Self { channel, name: name.into(), deadline: DEADLINE, _dialer: dialer })
+        Ok(Self { channel, name: name.into(), deadline: DEADLINE, proxy: false, _dialer: dialer })
     }
 
     /// The same backend with another deadline for its calls.
@@ -76,6 +77,32 @@ impl Remote {
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
+    }
+
+    /// The same backend as a proxy plugin: where this daemon keeps what is its own. Leases are words of this daemon's
+    /// records; a backend with leases of its own, as another daemon is, knows nothing of them and is not told.
+    #[must_use]
+    pub(crate) fn proxy(mut self) -> Self {
+        self.proxy = true;
+        self
+    }
+
+    /// Whether it is a proxy plugin's.
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.proxy
+    }
+
+    /// A request to the backend in a scope.
+    pub(crate) fn request<T>(&self, scope: &Scope, message: T) -> Result<Request<T>> {
+        match (self.proxy, &scope.lease) {
+            (true, Some(_)) => request(&Scope::new(scope.namespace.clone()), message),
+            _ => request(scope, message),
+        }
+    }
+
+    /// Names the backend in an error that says that it can't be reached.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        if error.code() == Code::Unavailable { error.context(self.name.to_string()) } else { error }
     }
 
     /// Whom a handle to this backend names in errors.

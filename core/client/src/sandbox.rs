@@ -101,13 +101,13 @@ impl ControllerBackend for RemoteController {
             sandbox: Some(sandbox::wire(create.sandbox)),
             sandboxer,
         };
-        answer(self.client().create(request(scope, message)?).await).map(|_| ())
+        answer(self.client().create(self.remote.request(scope, message)?).await).map(|_| ())
     }
 
     async fn start(&self, scope: &Scope, id: &str) -> Result<Started> {
         let (sandbox_id, sandboxer) = self.names(id);
         let message = ControllerStartRequest { sandbox_id, sandboxer };
-        let started = answer(self.client().start(request(scope, message)?).await)?;
+        let started = answer(self.client().start(self.remote.request(scope, message)?).await)?;
         Ok(Started {
             pid: started.pid,
             created_at: optional_time_read("created_at", started.created_at)?,
@@ -121,7 +121,7 @@ impl ControllerBackend for RemoteController {
     async fn platform(&self, scope: &Scope, id: &str) -> Result<Platform> {
         let (sandbox_id, sandboxer) = self.names(id);
         let message = ControllerPlatformRequest { sandbox_id, sandboxer };
-        let answer = answer(self.client().platform(request(scope, message)?).await)?;
+        let answer = answer(self.client().platform(self.remote.request(scope, message)?).await)?;
         need("platform", answer.platform).map(types::platform_read)
     }
 
@@ -131,20 +131,20 @@ impl ControllerBackend for RemoteController {
         let timeout = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let timeout_secs = u32::try_from(timeout).unwrap_or(u32::MAX);
         let message = ControllerStopRequest { sandbox_id, timeout_secs, sandboxer };
-        answer(self.client().stop(request(scope, message)?).await).map(|_| ())
+        answer(self.client().stop(self.remote.request(scope, message)?).await).map(|_| ())
     }
 
     async fn wait(&self, scope: &Scope, id: &str) -> Result<Exit> {
         let (sandbox_id, sandboxer) = self.names(id);
         let message = ControllerWaitRequest { sandbox_id, sandboxer };
-        let exit = answer(self.client().wait(request(scope, message)?).await)?;
+        let exit = answer(self.client().wait(self.remote.request(scope, message)?).await)?;
         Ok(Exit { status: exit.exit_status, at: time_read("exited_at", exit.exited_at)? })
     }
 
     async fn status(&self, scope: &Scope, id: &str, verbose: bool) -> Result<Status> {
         let (sandbox_id, sandboxer) = self.names(id);
         let message = ControllerStatusRequest { sandbox_id, verbose, sandboxer };
-        let status = answer(self.client().status(request(scope, message)?).await)?;
+        let status = answer(self.client().status(self.remote.request(scope, message)?).await)?;
         Ok(Status {
             pid: status.pid,
             state: status.state,
@@ -160,13 +160,13 @@ impl ControllerBackend for RemoteController {
     async fn shutdown(&self, scope: &Scope, id: &str) -> Result<()> {
         let (sandbox_id, sandboxer) = self.names(id);
         let message = ControllerShutdownRequest { sandbox_id, sandboxer };
-        answer(self.client().shutdown(request(scope, message)?).await).map(|_| ())
+        answer(self.client().shutdown(self.remote.request(scope, message)?).await).map(|_| ())
     }
 
     async fn metrics(&self, scope: &Scope, id: &str) -> Result<Metric> {
         let (sandbox_id, sandboxer) = self.names(id);
         let message = ControllerMetricsRequest { sandbox_id, sandboxer };
-        let answer = answer(self.client().metrics(request(scope, message)?).await)?;
+        let answer = answer(self.client().metrics(self.remote.request(scope, message)?).await)?;
         types::metric_read(need("metrics", answer.metrics)?)
     }
 
@@ -174,6 +174,6 @@ impl ControllerBackend for RemoteController {
         let (sandbox_id, sandboxer) = self.names(&wanted.id);
         let (sandbox, fields) = (Some(sandbox::wire(wanted)), fieldpaths.to_vec());
         let message = ControllerUpdateRequest { sandbox_id, sandboxer, sandbox, fields };
-        answer(self.client().update(request(scope, message)?).await).map(|_| ())
+        answer(self.client().update(self.remote.request(scope, message)?).await).map(|_| ())
     }
 }

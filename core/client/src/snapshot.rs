@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use crate::{
     Remote,
     convert::{error::error, mask, snapshot, types, unsigned},
-    remote::{answer, client, request},
+    remote::{answer, client},
 };
 
 /// The snapshotter of that name behind a socket.
@@ -43,36 +43,36 @@ impl RemoteSnapshotter {
 impl Backend for RemoteSnapshotter {
     async fn stat(&self, scope: &Scope, key: &str) -> Result<Info> {
         let message = StatSnapshotRequest { snapshotter: self.snapshotter(), key: key.to_owned() };
-        snapshot::read(answer(self.client().stat(request(scope, message)?).await)?.info, false)
+        snapshot::read(answer(self.client().stat(self.remote.request(scope, message)?).await)?.info, false)
     }
 
     async fn update(&self, scope: &Scope, info: Info, fieldpaths: &[String]) -> Result<Info> {
         let (snapshotter, info) = (self.snapshotter(), Some(snapshot::wire(info)));
         let message = UpdateSnapshotRequest { snapshotter, info, update_mask: mask(fieldpaths) };
-        snapshot::read(answer(self.client().update(request(scope, message)?).await)?.info, false)
+        snapshot::read(answer(self.client().update(self.remote.request(scope, message)?).await)?.info, false)
     }
 
     async fn usage(&self, scope: &Scope, key: &str) -> Result<Usage> {
         let message = UsageRequest { snapshotter: self.snapshotter(), key: key.to_owned() };
-        let usage = answer(self.client().usage(request(scope, message)?).await)?;
+        let usage = answer(self.client().usage(self.remote.request(scope, message)?).await)?;
         Ok(Usage { size: unsigned("size", usage.size)?, inodes: unsigned("inodes", usage.inodes)? })
     }
 
     async fn mounts(&self, scope: &Scope, key: &str) -> Result<Vec<Mount>> {
         let message = MountsRequest { snapshotter: self.snapshotter(), key: key.to_owned() };
-        Ok(types::mounts_read(answer(self.client().mounts(request(scope, message)?).await)?.mounts))
+        Ok(types::mounts_read(answer(self.client().mounts(self.remote.request(scope, message)?).await)?.mounts))
     }
 
     async fn prepare(&self, scope: &Scope, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
         let (snapshotter, key, parent) = (self.snapshotter(), key.to_owned(), parent.to_owned());
         let message = PrepareSnapshotRequest { snapshotter, key, parent, labels };
-        Ok(types::mounts_read(answer(self.client().prepare(request(scope, message)?).await)?.mounts))
+        Ok(types::mounts_read(answer(self.client().prepare(self.remote.request(scope, message)?).await)?.mounts))
     }
 
     async fn view(&self, scope: &Scope, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
         let (snapshotter, key, parent) = (self.snapshotter(), key.to_owned(), parent.to_owned());
         let message = ViewSnapshotRequest { snapshotter, key, parent, labels };
-        Ok(types::mounts_read(answer(self.client().view(request(scope, message)?).await)?.mounts))
+        Ok(types::mounts_read(answer(self.client().view(self.remote.request(scope, message)?).await)?.mounts))
     }
 
     async fn commit(&self, scope: &Scope, name: &str, key: &str, commit: Commit) -> Result<()> {
@@ -83,17 +83,17 @@ impl Backend for RemoteSnapshotter {
             labels: commit.labels,
             parent: commit.parent.unwrap_or_default(),
         };
-        answer(self.client().commit(request(scope, message)?).await)
+        answer(self.client().commit(self.remote.request(scope, message)?).await)
     }
 
     async fn remove(&self, scope: &Scope, key: &str) -> Result<()> {
         let message = RemoveSnapshotRequest { snapshotter: self.snapshotter(), key: key.to_owned() };
-        answer(self.client().remove(request(scope, message)?).await)
+        answer(self.client().remove(self.remote.request(scope, message)?).await)
     }
 
     async fn list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Info>> {
         let message = ListSnapshotsRequest { snapshotter: self.snapshotter(), filters: filters.sources().to_vec() };
-        let mut pages = answer(self.client().list(request(scope, message)?).await)?;
+        let mut pages = answer(self.client().list(self.remote.request(scope, message)?).await)?;
         let mut found = Vec::new();
         while let Some(page) = pages.message().await.map_err(error)? {
             for info in page.info {
@@ -106,7 +106,7 @@ impl Backend for RemoteSnapshotter {
     /// A snapshotter that has nothing to clean up may not offer the call.
     async fn cleanup(&self, scope: &Scope) -> Result<()> {
         let message = CleanupRequest { snapshotter: self.snapshotter() };
-        match answer(self.client().cleanup(request(scope, message)?).await) {
+        match answer(self.client().cleanup(self.remote.request(scope, message)?).await) {
             Err(error) if error.is_unimplemented() => Ok(()),
             other => other,
         }

@@ -43,6 +43,11 @@ impl Target {
         Self { name: name.into(), deadline: Some(deadline) }
     }
 
+    /// Whether the backend is in another process.
+    pub fn is_remote(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     /// Makes a call.
     pub async fn call<T>(&self, method: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         let started = Instant::now();
@@ -52,6 +57,13 @@ impl Target {
             Some(deadline) => tokio::time::timeout(deadline, call.instrument(span)).await.unwrap_or_else(|_| {
                 Err(Error::deadline_exceeded(format!("{} did not answer {method} within {deadline:?}", self.name)))
             }),
+        };
+        // A backend that is gone says nothing of itself.
+        let result = match result {
+            Err(error) if self.deadline.is_some() && error.code() == Code::Unavailable => {
+                Err(error.context(self.name.to_string()))
+            }
+            result => result,
         };
         if let Some(observer) = OBSERVER.get() {
             observer.called(&self.name, method, started.elapsed(), result.as_ref().err().map(Error::code));

@@ -178,7 +178,8 @@ impl Service for Fake {
             method::STATE => {
                 let request: task::StateRequest = decode(payload)?;
                 let ended = *self.task(&request.id)?.borrow();
-                let (status, exit_status) = (if ended.is_some() { 3 } else { 2 }, ended.unwrap_or_default());
+                let running = if self.mode == "stuck" { 1 } else { 2 };
+                let (status, exit_status) = (if ended.is_some() { 3 } else { running }, ended.unwrap_or_default());
                 encode(&task::StateResponse { id: request.id, pid: 42, status, exit_status, ..Default::default() })
             }
             method::KILL => {
@@ -186,6 +187,7 @@ impl Service for Fake {
                 match self.mode.as_str() {
                     "deaf" => std::future::pending().await,
                     "crash" => exit(9),
+                    "stuck" => return Err(Status::new(Code::Unknown, "it was not started")),
                     _ => self.end(&request.id, 128 + request.signal)?,
                 }
                 Bytes::new()
@@ -196,6 +198,9 @@ impl Service for Fake {
             }
             method::DELETE => {
                 let request: task::DeleteRequest = decode(payload)?;
+                if self.mode == "stuck" {
+                    return Err(Status::new(Code::FailedPrecondition, "it has not stopped"));
+                }
                 let exit_status = self.exit(&request.id).await?;
                 self.tasks.lock().unwrap().remove(&request.id);
                 encode(&task::DeleteResponse { pid: 42, exit_status, exited_at: now })

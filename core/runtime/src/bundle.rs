@@ -16,6 +16,8 @@ use kevel_mount::UnmountFlags;
 
 use crate::{Bootstrap, Error, Result};
 
+/// The file of a container whose shim a sandbox controller named; ours, and unknown to other daemons.
+const HOST: &str = "sandbox-address";
 /// The longest small file that is read from a bundle, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -137,6 +139,16 @@ impl Bundle {
             self.write("sandbox", sandbox.as_bytes())?;
         }
         self.write("bootstrap.json", &json)
+    }
+
+    /// Notes that the shim is a sandbox controller's, who named its address.
+    pub(crate) fn note_host(&self, bootstrap: &Bootstrap) -> Result<()> {
+        self.write(HOST, bootstrap.address.as_bytes())
+    }
+
+    /// Whether the shim is a sandbox controller's, as noted.
+    pub(crate) fn is_hosted(&self) -> Result<bool> {
+        Ok(self.read(HOST)?.is_some())
     }
 
     /// How to reach the shim, as noted; daemons before containerd 1.7 noted the address alone.

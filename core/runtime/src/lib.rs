@@ -11,6 +11,7 @@
 mod address;
 mod binary;
 mod bundle;
+mod connection;
 mod error;
 mod log;
 mod manager;

@@ -14,14 +14,14 @@ use kevel_proto::shim::{
     sandbox,
     task::{self, ConnectRequest, ConnectResponse, method},
 };
-use kevel_ttrpc::{CallOptions, Client, Code};
+use kevel_ttrpc::Code;
 use prost::Message;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Address, Bootstrap, Bundle, Error, Protocol, Result};
-
-/// The key of the metadata that names the namespace of a call.
-const NAMESPACE: &str = "containerd-namespace-ttrpc";
+use crate::{
+    Address, Bootstrap, Bundle, Error, Result,
+    connection::{Call, Connection},
+};
 
 /// What a shim is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,20 +59,14 @@ pub struct Shim {
     client: Connection,
     /// Speaks version 2 although it announced 3.
     downgraded: AtomicBool,
+    /// Its shim is the sandbox controller's, who alone ends it.
+    pub(crate) hosted: bool,
     pid: AtomicU32,
     /// Held while the container is deleted or cleaned up, so that one of the two happens, once.
     pub(crate) ending: tokio::sync::Mutex<()>,
     /// Cancelled when the container is deleted or cleaned up.
     pub(crate) gone: CancellationToken,
     log: Mutex<Option<DropGuard>>,
-}
-
-struct Connection(Client);
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_closed() { "closed" } else { "open" })
-    }
 }
 
 /// What [`Shim::connect`] starts from.
@@ -84,18 +78,16 @@ pub(crate) struct Parts {
     pub(crate) bootstrap: Bootstrap,
     pub(crate) binary: PathBuf,
     pub(crate) log: Option<DropGuard>,
+    pub(crate) hosted: bool,
 }
 
 impl Shim {
     /// Connects and asks who answers. A shim that knows only version 2 of the task API, although a newer daemon noted
     /// version 3 for it, is spoken to in version 2.
     pub(crate) async fn connect(parts: Parts, limit: Duration) -> Result<Self> {
-        let Parts { namespace, id, role, bundle, bootstrap, binary, log } = parts;
-        if bootstrap.protocol == Protocol::Grpc {
-            let what = "the gRPC form of the shim protocol is not offered; this shim has to offer ttrpc".to_owned();
-            return Err(Error::Unsupported { address: bootstrap.address, what });
-        }
-        let client = Connection(bootstrap.address.parse::<Address>()?.connect(limit).await?);
+        let Parts { namespace, id, role, bundle, bootstrap, binary, log, hosted } = parts;
+        let stream = bootstrap.address.parse::<Address>()?.connect(limit).await?;
+        let client = Connection::over(bootstrap.protocol, stream);
         let shim = Self {
             namespace,
             id,
@@ -105,6 +97,7 @@ impl Shim {
             binary,
             client,
             downgraded: AtomicBool::new(false),
+            hosted,
             pid: AtomicU32::new(0),
             ending: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
@@ -152,8 +145,8 @@ impl Shim {
         limit: Option<Duration>,
     ) -> Result<Resp>
     where
-        Req: Message,
-        Resp: Message + Default,
+        Req: Message + Clone + 'static,
+        Resp: Message + Default + 'static,
     {
         let service = if self.version() == 2 { task::SERVICE_V2 } else { task::SERVICE_V3 };
         self.call(service, method, request, limit).await
@@ -167,8 +160,8 @@ impl Shim {
         limit: Option<Duration>,
     ) -> Result<Resp>
     where
-        Req: Message,
-        Resp: Message + Default,
+        Req: Message + Clone + 'static,
+        Resp: Message + Default + 'static,
     {
         self.call(sandbox::SERVICE, method, request, limit).await
     }
@@ -181,27 +174,27 @@ impl Shim {
         limit: Option<Duration>,
     ) -> Result<Resp>
     where
-        Req: Message,
-        Resp: Message + Default,
+        Req: Message + Clone + 'static,
+        Resp: Message + Default + 'static,
     {
-        let options = CallOptions { timeout: limit, ..CallOptions::default() }.with(NAMESPACE, self.namespace.as_str());
-        let answer = self.client.0.call(service, method, request, options).await;
+        let answer =
+            self.client.call(Call { service, method, namespace: self.namespace.as_str(), limit }, request).await;
         answer.map_err(|source| Error::Call { method, id: self.id.clone(), source })
     }
 
     /// Waits until the connection is lost.
     pub(crate) async fn closed(&self) {
-        self.client.0.closed().await;
+        self.client.closed().await;
     }
 
     /// Whether the connection is lost.
     pub(crate) fn is_closed(&self) -> bool {
-        self.client.0.is_closed()
+        self.client.is_closed()
     }
 
     /// Ends the connection and the copying of the log.
     pub(crate) fn close(&self) {
-        self.client.0.close();
+        self.client.close();
         self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

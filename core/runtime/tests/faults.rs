@@ -76,7 +76,7 @@ async fn shims_of_every_age_are_understood() {
 #[tokio::test]
 async fn shims_that_do_not_start_leave_nothing() {
     let base = tempfile::tempdir().unwrap();
-    let modes = ["fails", "hangs", "garbage", "future", "nobody", "grpc", "refuses"];
+    let modes = ["fails", "hangs", "garbage", "future", "nobody", "refuses"];
     let node = node(base.path(), &modes).await;
     for (mode, code, says) in [
         ("fails", Code::Unknown, "cannot start today"),
@@ -84,7 +84,6 @@ async fn shims_that_do_not_start_leave_nothing() {
         ("garbage", Code::Internal, "neither a protobuf message"),
         ("future", Code::Internal, "version 4"),
         ("nobody", Code::Unavailable, "connecting to the shim"),
-        ("grpc", Code::Unimplemented, "gRPC"),
         ("refuses", Code::FailedPrecondition, "not this one"),
         ("missing", Code::NotFound, "containerd-shim-missing-v1"),
     ] {
@@ -98,6 +97,19 @@ async fn shims_that_do_not_start_leave_nothing() {
     for id in ["", "..", "a/b"] {
         assert_eq!(make(&node, id, "ok", "").await.unwrap_err().code(), Code::InvalidArgument, "{id:?}");
     }
+}
+
+/// gVisor's runtime, whose start has failed: it can neither be killed nor deleted.
+#[tokio::test]
+async fn what_was_never_started_is_removed_whatever_its_runtime_says() {
+    let base = tempfile::tempdir().unwrap();
+    let node = node(base.path(), &["stuck"]).await;
+    make(&node, "c1", "stuck", "").await.unwrap();
+    node.tasks.kill(&node.scope, kill("c1")).await.unwrap_err();
+    assert_eq!(node.tasks.delete(&node.scope, "c1").await.unwrap().exit.status, 137);
+    node.bus.expect("c1", &["/tasks/exit", "/tasks/delete"]).await;
+    node.assert_clean_but(&["deleted"]);
+    assert_no_leaks(base.path(), base.path().to_str().unwrap()).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use kevel_model::{Code, Context as _, Descriptor, Error, Labels, Result};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{apply::Piece, flight::Ticket, labels, service::Job, store};
+use crate::{apply::Piece, flight::Ticket, labels, service::Job, store, unpack::pump};
 
 /// How long to wait for another process that writes the same blob before giving up, and between two looks.
 const OTHERS: Duration = Duration::from_secs(600);
@@ -161,14 +161,18 @@ struct Download {
 impl Download {
     async fn run(mut self, stop: &CancellationToken) -> Result<()> {
         let digest = self.descriptor.digest.clone();
-        let Some(mut ingest) = self.begin(stop).await? else { return Ok(()) };
-        if ingest.status().offset > 0 {
-            self.tee = None; // the beginning is not coming again
+        let Some(mut ingest) = self.begin(stop).await? else { return self.replay(stop).await };
+        // All of it is there already: another namespace has it, or a download came as far as that.
+        let whole = ingest.status().offset == self.descriptor.size;
+        if !whole {
+            if ingest.status().offset > 0 {
+                self.tee = None; // the beginning is not coming again
+            }
+            if ingest.status().offset > self.descriptor.size {
+                ingest.truncate(0).await?;
+            }
+            self.receive(ingest.as_mut(), stop).await?;
         }
-        if ingest.status().offset > self.descriptor.size {
-            ingest.truncate(0).await?;
-        }
-        self.receive(ingest.as_mut(), stop).await?;
         let labels = self.job.with_source(Labels::new());
         let commit = Commit { size: self.descriptor.size, expected: Some(digest.clone()), labels };
         match ingest.commit(commit).await {
@@ -185,7 +189,15 @@ impl Download {
         }
         let size = self.descriptor.size;
         self.job.tell("complete", digest.as_str(), (size, size), Some(&self.descriptor));
-        Ok(())
+        self.replay(stop).await
+    }
+
+    /// Gives the applier what is in the store, if it did not get it as it came.
+    async fn replay(&mut self, stop: &CancellationToken) -> Result<()> {
+        match self.tee.take() {
+            Some(tee) => pump(self.job.clone(), self.descriptor.clone(), tee, stop.clone()).await,
+            None => Ok(()),
+        }
     }
 
     /// The open ingest; `None` if the blob is there. Waits while somebody else, a client perhaps, writes the same.
@@ -201,7 +213,7 @@ impl Download {
             match content.begin(self.job.scope(), begin.clone()).await {
                 Ok(ingest) => return Ok(Some(ingest)),
                 Err(error) if error.is_already_exists() => return Ok(None),
-                Err(error) if error.code() == Code::Unavailable && tokio::time::Instant::now() < until => {
+                Err(error) if is_locked(&error) && tokio::time::Instant::now() < until => {
                     tokio::select! {
                         () = tokio::time::sleep(LOOK) => {}
                         () = stop.cancelled() => return Err(cancelled(&self.descriptor)),
@@ -270,6 +282,11 @@ impl Download {
 
 fn not_here(descriptor: &Descriptor) -> Error {
     Error::not_found(format!("content {} is not on this node", descriptor.digest))
+}
+
+/// Whether somebody else writes the ingest. A content store that can't be reached is unavailable, too, and not waited for.
+fn is_locked(error: &Error) -> bool {
+    error.code() == Code::Unavailable && error.chain().contains("locked")
 }
 
 pub(crate) fn cancelled(descriptor: &Descriptor) -> Error {

@@ -343,7 +343,12 @@ fn may_be_damage(error: &Error) -> bool {
 }
 
 /// Reads a blob from the store into a pipe.
-async fn pump(job: Job, layer: Descriptor, sender: mpsc::Sender<Piece>, stop: CancellationToken) -> Result<()> {
+pub(crate) async fn pump(
+    job: Job,
+    layer: Descriptor,
+    sender: mpsc::Sender<Piece>,
+    stop: CancellationToken,
+) -> Result<()> {
     let blob = job.shared.stores.content.open(job.scope(), &layer.digest).await?;
     let mut offset = 0;
     while offset < blob.size() {

@@ -44,10 +44,29 @@ pub fn status(error: Error) -> Status {
     Status::new(code_wire(error.code()), message)
 }
 
-/// The error that a backend's status is.
+/// The error that a backend's status is. A status that no backend sent, because the connection broke or was never made,
+/// has a cause: the backend is unavailable, and the message says why.
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
 pub fn error(status: Status) -> Error {
-    Error::new(code_read(status.code()), status.message())
+    let broken = matches!(status.code(), tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Unavailable);
+    match std::error::Error::source(&status) {
+        Some(cause) if broken => Error::unavailable(causes(cause)),
+        _ => Error::new(code_read(status.code()), status.message()),
+    }
+}
+
+/// An error with everything below it, each said once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !said.iter().any(|before| before.contains(&text)) {
+            said.push(text);
+        }
+        next = error.source();
+    }
+    said.join(": ")
 }
 
 #[cfg(test)]

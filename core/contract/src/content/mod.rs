@@ -28,6 +28,10 @@ impl Kind for ContentService {
     type Handle = ContentStore;
 }
 
+/// The label, and its value, of blobs that this daemon keeps in the store of another one. That daemon's garbage collector,
+/// which knows nothing of our references, keeps them for it; and ours removes no other blob there.
+pub const KEPT_ELSEWHERE: (&str, &str) = ("containerd.io/gc.root", "kevel");
+
 /// What is known of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::future;
 use kevel_contract::{
     Scope,
-    content::ContentStore,
+    content::{ContentStore, KEPT_ELSEWHERE},
     metadata::{Collect, Collected},
     snapshot::{self, Snapshotter},
 };
@@ -121,10 +121,26 @@ impl Inner {
         self.core.change(&Namespace::k8s(), change).await
     }
 
+    /// Our own store knows no namespaces. Another daemon's does, and has blobs that are not ours.
     async fn sweep_blobs(&self) -> Result<usize> {
-        let scope = Scope::new(Namespace::k8s());
+        if !self.content.target().is_remote() {
+            return self.sweep_blobs_of(&Namespace::k8s(), &Filters::default()).await;
+        }
+        let (label, value) = KEPT_ELSEWHERE;
+        let ours = Filters::parse(&[format!("labels.{label:?}=={value}")])?;
+        let state = self.core.state();
+        let namespaces: BTreeSet<_> = state.namespaces.all().map(|(name, _)| name.to_owned()).collect();
         let mut swept = 0;
-        for blob in self.content.list(&scope, &Filters::default()).await? {
+        for namespace in namespaces {
+            swept += self.sweep_blobs_of(&Namespace::new(&namespace)?, &ours).await?;
+        }
+        Ok(swept)
+    }
+
+    async fn sweep_blobs_of(&self, namespace: &Namespace, filters: &Filters) -> Result<usize> {
+        let scope = Scope::new(namespace.clone());
+        let mut swept = 0;
+        for blob in self.content.list(&scope, filters).await? {
             let digest = blob.digest.as_str();
             let Some(_claim) = self.core.blobs.try_alone(digest) else { continue };
             if self.known_blob(digest) {

@@ -6,7 +6,8 @@ use kevel_contract::task::{Deleted, Exit};
 use kevel_model::Namespace;
 use kevel_proto::{
     containerd::events::{TaskDelete, TaskExit},
-    shim::task::{DeleteResponse, ShutdownRequest, method},
+    containerd::v1::types::Status,
+    shim::task::{DeleteResponse, ShutdownRequest, StateRequest, StateResponse, method},
 };
 
 use super::{ShimManager, start::blocking, stray};
@@ -23,7 +24,7 @@ impl ShimManager {
     /// Lets go of a container that its shim has deleted: asks the shim to end if it serves nobody else, closes the
     /// connection, removes the bundle. The caller holds `shim.ending`.
     pub(crate) async fn release(&self, shim: &Shim) {
-        if !self.inner.table.is_shared(shim) {
+        if !shim.hosted && !self.inner.table.is_shared(shim) {
             let request = ShutdownRequest { id: shim.id.clone(), now: false };
             let answer = shim.task::<_, ()>(method::SHUTDOWN, &request, Some(self.inner.timeouts.shutdown)).await;
             if let Err(error) = answer.map_err(|error| kevel_model::Error::from(error).chain())
@@ -43,6 +44,25 @@ impl ShimManager {
         shim.gone.cancel();
     }
 
+    /// Ends the shim of a container that was created, never started, and that its runtime does not remove: nothing of it has
+    /// run, and the shim's binary removes it by force. Answers whether it did; not when the shim has others to care for.
+    pub(crate) async fn break_off(&self, shim: &Shim) -> bool {
+        let request = StateRequest { id: shim.id.clone(), exec_id: String::new() };
+        let state = shim.task::<_, StateResponse>(method::STATE, &request, Some(self.inner.timeouts.state)).await;
+        let created = state.is_ok_and(|state| state.status() == Status::Created);
+        if !created || shim.hosted || self.inner.table.is_shared(shim) {
+            return false;
+        }
+        let path = shim.bundle.path.clone();
+        let killed = blocking(move || {
+            stray::kill(&path);
+            Ok(())
+        });
+        let _ = killed.await; // only fails when the daemon stops
+        // Its watch cleans up: one run of a binary, one directory.
+        tokio::time::timeout(self.inner.timeouts.cleanup * 2, shim.gone.cancelled()).await.is_ok()
+    }
+
     /// Cleans up after a shim that died, once: its binary removes what is left, and the events that the shim can no
     /// longer send are sent in its name.
     pub(super) async fn lost(&self, shim: &Shim) {
@@ -53,7 +73,9 @@ impl ShimManager {
         tracing::warn!(id = shim.id, namespace = %shim.namespace, pid = shim.pid(), "a shim died; cleaning up");
         let response = self.run_delete(&shim.binary, &shim.namespace, &shim.id, &shim.bundle).await;
         self.bury(shim.role, &shim.namespace, &shim.id, response).await;
-        self.remove_socket(&shim.bootstrap).await;
+        if !shim.hosted {
+            self.remove_socket(&shim.bootstrap).await;
+        }
         self.forget(shim).await;
     }
 

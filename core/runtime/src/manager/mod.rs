@@ -135,8 +135,8 @@ impl ShimManager {
         limit: Option<std::time::Duration>,
     ) -> Result<Resp>
     where
-        Req: prost::Message,
-        Resp: prost::Message + Default,
+        Req: prost::Message + Clone + 'static,
+        Resp: prost::Message + Default + 'static,
     {
         let answer = shim.task(method, request, limit).await;
         if answer.as_ref().is_err_and(Error::is_closed) {

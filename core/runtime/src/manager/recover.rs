@@ -127,11 +127,12 @@ impl ShimManager {
     /// `None` when the shim lives but has no such container: it was started for one that was never created.
     async fn load(&self, key: &Key, role: Role, bundle: &Bundle, binary: PathBuf) -> Result<Option<Shim>> {
         let reading = bundle.clone();
-        let (bootstrap, sandbox) = blocking(move || Ok((reading.bootstrap()?, reading.sandbox()?))).await?;
+        let noted = blocking(move || Ok((reading.bootstrap()?, reading.sandbox()?, reading.is_hosted()?))).await?;
+        let (bootstrap, sandbox, hosted) = noted;
         // A container that joined a version 3 shim has no log of its own.
         let log = if sandbox.is_empty() { Some(log::follow(&bundle.path, &key.1)?) } else { None };
-        let parts =
-            Parts { namespace: key.0.clone(), id: key.1.clone(), role, bundle: bundle.clone(), bootstrap, binary, log };
+        let (namespace, id, bundle) = (key.0.clone(), key.1.clone(), bundle.clone());
+        let parts = Parts { namespace, id, role, bundle, bootstrap, binary, log, hosted };
         let shim = Shim::connect(parts, self.inner.timeouts.load).await?;
         if role == Role::Task {
             let request = StateRequest { id: key.1.clone(), exec_id: String::new() };
@@ -146,8 +147,10 @@ impl ShimManager {
 
     /// Ends a shim that has nothing to do. It stays if it serves others: that is its own decision.
     async fn dismiss(&self, shim: &Shim) {
-        let request = kevel_proto::shim::task::ShutdownRequest { id: shim.id.clone(), now: false };
-        let _ = shim.task::<_, ()>(method::SHUTDOWN, &request, Some(self.inner.timeouts.shutdown)).await;
+        if !shim.hosted {
+            let request = kevel_proto::shim::task::ShutdownRequest { id: shim.id.clone(), now: false };
+            let _ = shim.task::<_, ()>(method::SHUTDOWN, &request, Some(self.inner.timeouts.shutdown)).await;
+        }
         shim.close();
     }
 }

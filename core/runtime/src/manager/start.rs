@@ -126,6 +126,7 @@ impl ShimManager {
             limit,
         };
         let joined = join.is_some();
+        let hosted = matches!(launch.join, Join::At(..));
         let (bootstrap, log) = match join {
             Some(bootstrap) => (bootstrap, None),
             None => {
@@ -140,7 +141,13 @@ impl ShimManager {
         let (noted, binary_noted) = (bootstrap.clone(), binary.clone());
         let (noting, sandbox) = (bundle.clone(), launch.join.sandbox().to_owned());
         let connect = async {
-            blocking(move || noting.note(&noted, &binary_noted, &sandbox)).await?;
+            blocking(move || {
+                if hosted {
+                    noting.note_host(&noted)?;
+                }
+                noting.note(&noted, &binary_noted, &sandbox)
+            })
+            .await?;
             let parts = Parts {
                 namespace: launch.namespace.clone(),
                 id: launch.id.clone(),
@@ -149,6 +156,7 @@ impl ShimManager {
                 bootstrap,
                 binary: binary.clone(),
                 log,
+                hosted,
             };
             Shim::connect(parts, limit).await
         };

@@ -40,7 +40,13 @@ impl TaskManager {
                 let _ = tokio::time::timeout(limit, shim.gone.cancelled()).await;
                 before().ok_or_else(|| Error::Gone { id: id.to_owned() })
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                drop(ending);
+                if !self.shims.break_off(&shim).await {
+                    return Err(error);
+                }
+                before().ok_or(error)
+            }
         }
     }
 

@@ -21,7 +21,10 @@ use crate::{Error, Result, wire};
 
 impl TaskManager {
     /// A call that is answered by nothing.
-    async fn tell<Req: Message>(&self, scope: &Scope, id: &str, method: &'static str, request: &Req) -> Result<()> {
+    async fn tell<Req>(&self, scope: &Scope, id: &str, method: &'static str, request: &Req) -> Result<()>
+    where
+        Req: Message + Clone + 'static,
+    {
         let shim = self.shim(scope, id).await?;
         self.shims.call::<_, ()>(&shim, method, request, Some(self.shims.timeouts().quick)).await
     }

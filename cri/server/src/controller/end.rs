@@ -23,8 +23,13 @@ impl PauseController {
         let kill = Kill { container_id: id.to_owned(), signal: 9, all: true, ..Kill::default() };
         match self.tasks.kill(scope, kill).await {
             Err(error) if error.is_not_found() => return gone(self.tasks.delete(scope, id).await.map(drop)),
-            // A process that has ended can't be killed; waiting tells.
-            Err(error) => tracing::debug!(sandbox = id, error = error.chain(), "killing the pause process"),
+            // A process that has ended can't be killed, nor, with some runtimes, one that was never started.
+            Err(error) => {
+                tracing::debug!(sandbox = id, error = error.chain(), "killing the pause process");
+                if gone(self.tasks.delete(scope, id).await.map(drop)).is_ok() {
+                    return Ok(());
+                }
+            }
             Ok(()) => {}
         }
         let timeout = timeout.max(LEAST);
