@@ -5,8 +5,11 @@
 //! cgroup names, so that a leak is found and nothing else is touched.
 
 mod background;
+mod client;
 mod cluster;
+mod fault;
 mod leak;
+mod ledger;
 mod node;
 mod pods;
 mod program;
@@ -14,8 +17,11 @@ mod registry;
 mod wait;
 
 pub use background::Background;
+pub use client::{Client, Runtime, eventually};
 pub use cluster::Cluster;
+pub use fault::Faults;
 pub use leak::Leaks;
+pub use ledger::Ledger;
 pub use node::{Node, NodeOptions};
 pub use pods::Pods;
 pub use program::{Output, ctr, debian_ctr, find, run};

@@ -32,6 +32,7 @@ pub struct NodeOptions {
 pub struct Node {
     dir: tempfile::TempDir,
     daemon: Option<Child>,
+    subnet: String,
 }
 
 impl Node {
@@ -47,9 +48,19 @@ impl Node {
 
     /// Starts a daemon in a directory in which other things have their sockets already.
     pub fn start_in(dir: tempfile::TempDir, options: &NodeOptions) -> anyhow::Result<Self> {
-        let mut node = Self { dir, daemon: None };
-        fs::write(node.path("config.toml"), node.config(options))?;
+        let mut node = Self::prepare_in(dir, options)?;
         node.launch()?;
+        Ok(node)
+    }
+
+    /// Directories and configuration of a daemon; [`Node::launch`] starts it.
+    pub fn prepare(options: &NodeOptions) -> anyhow::Result<Self> {
+        Self::prepare_in(Self::directory()?, options)
+    }
+
+    fn prepare_in(dir: tempfile::TempDir, options: &NodeOptions) -> anyhow::Result<Self> {
+        let node = Self { dir, daemon: None, subnet: subnet() };
+        fs::write(node.path("config.toml"), node.config(options))?;
         Ok(node)
     }
 
@@ -189,8 +200,13 @@ impl Node {
         clean.map_err(|_| anyhow::anyhow!("left behind: {:#?}", leaks()))
     }
 
-    /// Bridge names have at most 15 characters; the end of the mark is the random part.
-    fn bridge(&self) -> String {
+    /// A subnet that no other node of this machine's tests uses at the same time.
+    pub fn subnet(&self) -> &str {
+        &self.subnet
+    }
+
+    /// The bridge of the node, removed with it. Bridge names have at most 15 characters; the end of the mark is the random part.
+    pub fn bridge(&self) -> String {
         let mark = self.mark();
         format!("kv{}", &mark[mark.len().saturating_sub(6)..])
     }
@@ -223,7 +239,7 @@ cache_dir = "{root}/cni"
             top = options.top,
             hosts = options.hosts_dir,
             sandbox_image = options.sandbox_image,
-            subnet = subnet(),
+            subnet = self.subnet,
             more = options.config,
         )
     }

@@ -9,11 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    builtins,
+    builtins, cgroup,
     cli::Cli,
     config::{self, Config, DEFAULT_CONFIG_PATH, Loaded},
     metrics, oom,
     server::{self, Servers},
+    timeouts,
 };
 
 /// How long listeners may take to finish the calls that run when the daemon is told to stop.
@@ -58,7 +59,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if config.root == config.state {
         bail!("root and state are the same directory: {}", config.root.display());
     }
-    Ok(())
+    timeouts::check(&config.timeouts)?;
+    cgroup::check(&config.cgroup.path)
 }
 
 /// The address of the gRPC socket: the configured one, or `kevel.sock` in the state directory.
@@ -87,6 +89,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     for key in &loaded.unknown_keys {
         tracing::warn!(key, "unknown configuration key");
+    }
+    for name in timeouts::strangers(&loaded.config.timeouts) {
+        tracing::warn!(name, "unknown key of the table timeouts");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -143,6 +148,7 @@ fn settings(config: &Config) -> Settings {
         ("io.containerd.plugin.grpc.address".to_owned(), grpc_address(config)),
         ("io.containerd.plugin.ttrpc.address".to_owned(), ttrpc_address(config)),
     ]);
+    properties.extend(timeouts::properties(&config.timeouts));
     if let Ok(binary) = env::current_exe() {
         properties.insert("io.kevel.plugin.binary".to_owned(), text(&binary));
     }
@@ -186,6 +192,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     registry.check(&settings.plugins)?;
     warn_of_strangers(&registry, &settings);
     directories(&config)?;
+    cgroup::join(&config.cgroup.path)?;
     oom::adjust(config.oom_score);
     metrics::install();
     let mut signals = Signals::new()?;

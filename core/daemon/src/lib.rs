@@ -3,6 +3,7 @@
 
 mod boot;
 mod builtins;
+mod cgroup;
 pub mod cli;
 mod config;
 mod metrics;
@@ -10,6 +11,7 @@ mod oom;
 mod publish;
 mod server;
 mod show;
+mod timeouts;
 
 use cli::{Cli, Command};
 

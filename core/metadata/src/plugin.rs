@@ -1,7 +1,7 @@
 //! The plugins `io.containerd.metadata.v1.bolt` (the id is containerd's; the file is ours) and
 //! `io.containerd.lease.v1.manager`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kevel_contract::{
     call::Target,
@@ -16,11 +16,16 @@ use kevel_contract::{
     snapshot::{Snapshotter, Snapshotters},
 };
 use kevel_database::{Database, Schema};
-use kevel_model::{Context as _, Error, Result};
+use kevel_model::{Code, Context as _, Error, Result};
 use kevel_plugin::{All, InitContext, InitError, One, deps};
 use serde::{Deserialize, Serialize};
 
 use crate::{SharingPolicy, container, content, core::Core, gc::Collector, image, lease, namespace, sandbox, snapshot};
+
+/// Property: how long another process may still hold the database, such as a daemon that is just ending.
+const OPEN: &str = "io.containerd.timeout.bolt.open";
+/// Between two attempts to open it.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The file, in the plugin's root.
 const FILE: &str = "meta.redb";
@@ -61,14 +66,32 @@ impl kevel_plugin::Plugin for Plugin {
         let path = cx.root.join(FILE);
         cx.export("path", path.display().to_string());
         cx.export("policy", if config.content_sharing_policy == SharingPolicy::Shared { "shared" } else { "isolated" });
-        let open = move || {
-            std::fs::create_dir_all(&cx.root)
-                .map_err(|error| Error::io(format!("making {}", cx.root.display()), error))?;
-            let database = Database::open(&path, &SCHEMA)?;
-            open(database, deps.content.0, deps.snapshotters.0, deps.events.0, config.content_sharing_policy)
-        };
+        std::fs::create_dir_all(&cx.root)
+            .map_err(|error| InitError::Failed(Error::io(format!("making {}", cx.root.display()), error).into()))?;
+        let patience = cx.property(OPEN).and_then(kevel_model::duration::parse).unwrap_or_default();
+        let database = database(path, patience).await;
+        let database =
+            database.context(|| "opening the metadata store").map_err(|error| InitError::Failed(error.into()))?;
+        let open =
+            move || open(database, deps.content.0, deps.snapshotters.0, deps.events.0, config.content_sharing_policy);
         let opened = tokio::task::spawn_blocking(open).await.map_err(|error| InitError::Failed(error.into()))?;
         opened.context(|| "opening the metadata store").map_err(|error| InitError::Failed(error.into()))
+    }
+}
+
+/// Opens the database; one that another process holds is tried again until `patience` is over.
+async fn database(path: std::path::PathBuf, patience: Duration) -> Result<Database> {
+    let end = tokio::time::Instant::now() + patience;
+    loop {
+        let file = path.clone();
+        let opened = tokio::task::spawn_blocking(move || Database::open(&file, &SCHEMA)).await;
+        match opened.map_err(|error| Error::internal("opening the database panicked").with_source(error))? {
+            Err(error) if error.code() == Code::Unavailable && tokio::time::Instant::now() < end => {
+                tracing::info!(path = %path.display(), "waiting for another process to let go of the database");
+                tokio::time::sleep(RETRY).await;
+            }
+            opened => return opened,
+        }
     }
 }
 

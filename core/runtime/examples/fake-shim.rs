@@ -13,7 +13,10 @@ use std::{
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio, exit},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -119,7 +122,12 @@ async fn serve(mode: String, socket: &str) {
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     write(b"!");
     std::io::stdout().flush().unwrap();
-    let fake = Arc::new(Fake { mode, tasks: Mutex::default(), stop: CancellationToken::new() });
+    let fake = Arc::new(Fake {
+        mode,
+        asleep: AtomicBool::new(false),
+        tasks: Mutex::default(),
+        stop: CancellationToken::new(),
+    });
     let mut server = Server::new();
     let old = matches!(fake.mode.as_str(), "plain" | "json" | "downgrade");
     server.register(if old { task::SERVICE_V2 } else { task::SERVICE_V3 }, fake.clone()).unwrap();
@@ -127,8 +135,16 @@ async fn serve(mode: String, socket: &str) {
     server.serve(listener, fake.stop.clone()).await;
 }
 
+/// Stops the whole process, as a debugger or a stuck runtime would: it lives, keeps its connections and does nothing.
+async fn freeze() {
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP).unwrap();
+    std::future::pending::<()>().await;
+}
+
 struct Fake {
     mode: String,
+    /// It has taken a kill, and answers nothing about the task any more.
+    asleep: AtomicBool,
     /// Exit status of each task, once it has one.
     tasks: Mutex<BTreeMap<String, watch::Sender<Option<u32>>>>,
     stop: CancellationToken,
@@ -176,6 +192,9 @@ impl Service for Fake {
                 encode(&task::StartResponse { pid: 42 })
             }
             method::STATE => {
+                if self.mode == "mute" || self.asleep.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
                 let request: task::StateRequest = decode(payload)?;
                 let ended = *self.task(&request.id)?.borrow();
                 let running = if self.mode == "stuck" { 1 } else { 2 };
@@ -185,7 +204,9 @@ impl Service for Fake {
             method::KILL => {
                 let request: task::KillRequest = decode(payload)?;
                 match self.mode.as_str() {
-                    "deaf" => std::future::pending().await,
+                    "deaf" | "mute" => std::future::pending().await,
+                    "frozen" => freeze().await,
+                    "drowsy" => self.asleep.store(true, Ordering::Relaxed),
                     "crash" => exit(9),
                     "stuck" => return Err(Status::new(Code::Unknown, "it was not started")),
                     _ => self.end(&request.id, 128 + request.signal)?,
@@ -196,10 +217,15 @@ impl Service for Fake {
                 let request: task::WaitRequest = decode(payload)?;
                 encode(&task::WaitResponse { exit_status: self.exit(&request.id).await?, exited_at: now })
             }
+            method::PIDS if self.mode == "mute" => std::future::pending().await,
+            method::PIDS => encode(&task::PidsResponse::default()),
             method::DELETE => {
                 let request: task::DeleteRequest = decode(payload)?;
-                if self.mode == "stuck" {
-                    return Err(Status::new(Code::FailedPrecondition, "it has not stopped"));
+                match self.mode.as_str() {
+                    "stuck" => return Err(Status::new(Code::FailedPrecondition, "it has not stopped")),
+                    "sticky" => std::future::pending().await,
+                    "icy" => freeze().await,
+                    _ => {}
                 }
                 let exit_status = self.exit(&request.id).await?;
                 self.tasks.lock().unwrap().remove(&request.id);

@@ -112,6 +112,22 @@ pub enum Error {
         /// Of which container.
         id: String,
     },
+    /// The shim has not answered for some time; nobody is kept waiting for it.
+    #[error("{method} of {id}: its shim has not answered for {silent:?}; it is asked again soon")]
+    Silent {
+        /// What was to be called.
+        method: &'static str,
+        /// For which container.
+        id: String,
+        /// For how long.
+        silent: Duration,
+    },
+    /// SIGKILL did not end a container, and the shim is not to blame.
+    #[error("container {id} has a process that the kernel does not end; what it waits for hangs")]
+    Unkillable {
+        /// The container.
+        id: String,
+    },
     /// A bundle's file or directory.
     #[error("{doing} {path:?}")]
     Bundle {
@@ -191,11 +207,11 @@ impl Error {
         match self {
             Self::RuntimeName { .. } | Self::Invalid(_) => Code::InvalidArgument,
             Self::NoBinary { .. } | Self::NotFound { .. } | Self::Gone { .. } => Code::NotFound,
-            Self::Slow { .. } => Code::DeadlineExceeded,
+            Self::Slow { .. } | Self::Unkillable { .. } => Code::DeadlineExceeded,
             Self::Spawn { .. } | Self::Failed { .. } | Self::Bundle { .. } | Self::Unmount { .. } => Code::Unknown,
             Self::Reply { .. } | Self::Address { .. } => Code::Internal,
             Self::Unsupported { .. } | Self::Unimplemented(_) => Code::Unimplemented,
-            Self::Connect { .. } => Code::Unavailable,
+            Self::Connect { .. } | Self::Silent { .. } => Code::Unavailable,
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Call { source, .. } => code(source.code()),
         }

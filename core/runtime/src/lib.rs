@@ -10,6 +10,7 @@
 
 mod address;
 mod binary;
+mod breaker;
 mod bundle;
 mod connection;
 mod error;

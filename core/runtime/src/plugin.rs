@@ -74,10 +74,27 @@ impl kevel_plugin::Plugin for Manager {
 
     async fn init(cx: InitContext, config: ManagerConfig, deps: ManagerDeps) -> Result<ShimManager, InitError> {
         let daemon = daemon(&cx, config)?;
-        let manager = ShimManager::new(daemon, Timeouts::default(), deps.events.0);
+        let manager = ShimManager::new(daemon, timeouts(&cx), deps.events.0);
         let closing = manager.clone();
         cx.on_close(move || async move { closing.close() });
         Ok(manager)
+    }
+}
+
+/// The daemon's limits where it has any; it has checked them.
+fn timeouts(cx: &InitContext) -> Timeouts {
+    let limit = |name: &str, default| {
+        let text = cx.property(&format!("io.containerd.timeout.{name}"));
+        text.and_then(kevel_model::duration::parse).unwrap_or(default)
+    };
+    let default = Timeouts::default();
+    Timeouts {
+        load: limit("shim.load", default.load),
+        cleanup: limit("shim.cleanup", default.cleanup),
+        shutdown: limit("shim.shutdown", default.shutdown),
+        state: limit("task.state", default.state),
+        stats: limit("metrics.shimstats", default.stats),
+        ..default
     }
 }
 

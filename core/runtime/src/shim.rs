@@ -1,9 +1,10 @@
 //! One connected shim, on behalf of one container or sandbox: calls with deadlines, and the moment it is gone.
 
 use std::{
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -18,10 +19,24 @@ use kevel_ttrpc::Code;
 use prost::Message;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use crate::{
     Address, Bootstrap, Bundle, Error, Result,
+    breaker::Breaker,
     connection::{Call, Connection},
 };
+
+/// What is tried even if the shim has not answered for long: containers have to end.
+const ESSENTIAL: [&str; 7] = [
+    method::CONNECT,
+    method::KILL,
+    method::WAIT,
+    method::DELETE,
+    method::SHUTDOWN,
+    sandbox::method::STOP_SANDBOX,
+    sandbox::method::SHUTDOWN_SANDBOX,
+];
 
 /// What a shim is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +77,15 @@ pub struct Shim {
     /// Its shim is the sandbox controller's, who alone ends it.
     pub(crate) hosted: bool,
     pid: AtomicU32,
+    /// The shim's process, so that nobody else is killed who has its number later.
+    process: OnceLock<OwnedFd>,
+    /// The container's first process, when it is known.
+    init: AtomicU32,
+    breaker: Breaker,
+    /// Somebody sees to it that the container ends.
+    ends_soon: AtomicBool,
+    /// Held while the container is ended by force.
+    pub(crate) forcing: tokio::sync::Mutex<()>,
     /// Held while the container is deleted or cleaned up, so that one of the two happens, once.
     pub(crate) ending: tokio::sync::Mutex<()>,
     /// Cancelled when the container is deleted or cleaned up.
@@ -99,6 +123,11 @@ impl Shim {
             downgraded: AtomicBool::new(false),
             hosted,
             pid: AtomicU32::new(0),
+            process: OnceLock::new(),
+            init: AtomicU32::new(0),
+            breaker: Breaker::default(),
+            ends_soon: AtomicBool::new(false),
+            forcing: tokio::sync::Mutex::new(()),
             ending: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
             log: Mutex::new(log),
@@ -118,7 +147,14 @@ impl Shim {
             }
         }
         match answer {
-            Ok(answer) => self.pid.store(answer.shim_pid, Ordering::Relaxed),
+            Ok(answer) => {
+                self.pid.store(answer.shim_pid, Ordering::Relaxed);
+                self.set_init(answer.task_pid);
+                let pid = i32::try_from(answer.shim_pid).ok().and_then(Pid::from_raw);
+                if let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+                    let _ = self.process.set(process);
+                }
+            }
             // It answered; not every shim knows the container before it is created.
             Err(Error::Call { source: kevel_ttrpc::Error::Status(status), .. })
                 if status.code != Code::DeadlineExceeded => {}
@@ -137,6 +173,36 @@ impl Shim {
         Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
 
+    /// The first process of the container, when it is known.
+    pub(crate) fn init(&self) -> Option<u32> {
+        Some(self.init.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    pub(crate) fn set_init(&self, pid: u32) {
+        self.init.store(pid, Ordering::Relaxed);
+    }
+
+    /// Whether somebody sees to it that the container ends, which from now on is so.
+    pub(crate) fn ends_soon(&self) -> bool {
+        self.ends_soon.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn ends_no_more(&self) {
+        self.ends_soon.store(false, Ordering::Relaxed);
+    }
+
+    /// Kills the shim's process; false when it is not known which one that is.
+    pub(crate) fn kill(&self) -> bool {
+        let Some(process) = self.process.get() else { return false };
+        match pidfd_send_signal(process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => true,
+            Err(error) => {
+                tracing::warn!(id = self.id, pid = self.pid(), %error, "killing a shim");
+                false
+            }
+        }
+    }
+
     /// Calls the task service. `limit` is `None` for Wait alone.
     pub(crate) async fn task<Req, Resp>(
         &self,
@@ -149,7 +215,22 @@ impl Shim {
         Resp: Message + Default + 'static,
     {
         let service = if self.version() == 2 { task::SERVICE_V2 } else { task::SERVICE_V3 };
+        self.admit(method)?;
         self.call(service, method, request, limit).await
+    }
+
+    /// The state of the task, asked for even if the shim has not answered for long.
+    pub(crate) async fn state_at_all(&self, limit: Duration) -> Result<task::StateResponse> {
+        let service = if self.version() == 2 { task::SERVICE_V2 } else { task::SERVICE_V3 };
+        let request = task::StateRequest { id: self.id.clone(), exec_id: String::new() };
+        self.call(service, method::STATE, &request, Some(limit)).await
+    }
+
+    fn admit(&self, method: &'static str) -> Result<()> {
+        if ESSENTIAL.contains(&method) {
+            return Ok(());
+        }
+        self.breaker.admit().map_err(|silent| Error::Silent { method, id: self.id.clone(), silent })
     }
 
     /// Calls the sandbox service.
@@ -163,6 +244,7 @@ impl Shim {
         Req: Message + Clone + 'static,
         Resp: Message + Default + 'static,
     {
+        self.admit(method)?;
         self.call(sandbox::SERVICE, method, request, limit).await
     }
 
@@ -179,6 +261,14 @@ impl Shim {
     {
         let answer =
             self.client.call(Call { service, method, namespace: self.namespace.as_str(), limit }, request).await;
+        if answer.as_ref().is_err_and(|error| error.code() == Code::DeadlineExceeded) {
+            if self.breaker.missed() {
+                tracing::warn!(id = self.id, pid = self.pid(), method, "a shim does not answer");
+            }
+        } else if limit.is_some() {
+            // What has no limit says nothing of how fast the others are answered.
+            self.breaker.answered();
+        }
         answer.map_err(|source| Error::Call { method, id: self.id.clone(), source })
     }
 

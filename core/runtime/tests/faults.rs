@@ -3,14 +3,9 @@
 
 mod harness;
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
-use harness::{Node, Records, assert_no_leaks, create, until};
+use harness::{Node, Records, assert_no_leaks, create, shims, until};
 use kevel_contract::{
     call::Target,
     sandbox::{self, NOT_READY, READY, Sandbox, SandboxController},
@@ -20,22 +15,16 @@ use kevel_model::{Code, Filters};
 use kevel_runtime::{Role, ShimController, Timeouts};
 use serde_json::json;
 
-/// A directory with the fake shim under a name for each mode.
-fn shims(base: &Path, modes: &[&str]) -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let fake = deps.parent().unwrap().parent().unwrap().join("examples/fake-shim");
-    assert!(fake.exists(), "{fake:?} is missing; cargo build -p kevel-runtime --examples");
-    let dir = base.join("bin");
-    fs::create_dir_all(&dir).unwrap();
-    for mode in modes {
-        symlink(&fake, dir.join(format!("containerd-shim-{mode}-v1"))).unwrap();
-    }
-    dir
-}
-
 fn timeouts() -> Timeouts {
     let limit = Duration::from_secs(2);
-    Timeouts { start: limit, quick: limit, work: Duration::from_secs(5), ..Timeouts::default() }
+    Timeouts {
+        start: limit,
+        quick: limit,
+        kill: limit,
+        end: limit,
+        work: Duration::from_secs(5),
+        ..Timeouts::default()
+    }
 }
 
 async fn node(base: &Path, modes: &[&str]) -> Node {

@@ -21,6 +21,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const KIND: &str = "cniCacheV1";
+/// Value of a member of our own that tells our records from those of other runtimes; libcni passes over it.
+const OWNER: &str = "kevel";
 /// A configuration and a result of 1 MiB each, the former in base64.
 const MAX_RECORD: u64 = 4 << 20;
 
@@ -43,6 +45,9 @@ pub struct Record {
     pub capability_args: BTreeMap<String, Value>,
     /// What the last plugin answered; `None` when ADD did not finish.
     pub result: Option<Map<String, Value>>,
+    /// Whether Kevel made the attachment. Other runtimes keep theirs in the same directory; garbage collection must
+    /// leave them alone.
+    pub ours: bool,
 }
 
 /// The names and types on disk.
@@ -64,6 +69,8 @@ struct Stored {
     capability_args: Option<BTreeMap<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
 }
 
 /// The directory of records. Methods block on small files.
@@ -95,6 +102,7 @@ impl Record {
             args: Some(self.args.clone()).filter(|args| !args.is_empty()),
             capability_args: Some(self.capability_args.clone()).filter(|args| !args.is_empty()),
             result: self.result.clone(),
+            owner: self.ours.then(|| OWNER.to_owned()),
         };
         Ok(serde_json::to_vec(&stored)?)
     }
@@ -115,6 +123,7 @@ impl Record {
             args: stored.args.unwrap_or_default(),
             capability_args: stored.capability_args.unwrap_or_default(),
             result: stored.result,
+            ours: stored.owner.as_deref() == Some(OWNER),
         };
         record.check().map_err(|e| invalid(e.to_string()))?;
         Ok(record)
@@ -252,6 +261,7 @@ mod tests {
             args in proptest::collection::vec(("[A-Z_]{1,9}", "\\PC{0,9}"), 0..4),
             capability in proptest::option::of("\\PC{0,9}"),
             result in proptest::option::of("\\PC{0,9}"),
+            ours in any::<bool>(),
         ) {
             let dir = tempfile::tempdir().unwrap();
             let cache = Cache::new(dir.path());
@@ -265,6 +275,7 @@ mod tests {
                 args,
                 capability_args: capability.map(|c| ("c".to_owned(), Value::String(c))).into_iter().collect(),
                 result: result.map(map),
+                ours,
             };
             cache.put(&record).unwrap();
             prop_assert_eq!(cache.get(&record.network, &record.container_id, &record.ifname).unwrap(), Some(record.clone()));
@@ -288,6 +299,7 @@ mod tests {
             args: Vec::new(),
             capability_args: BTreeMap::new(),
             result: None,
+            ours: true,
         };
         assert!(matches!(Cache::new(dir.path()).put(&record), Err(Error::Invalid(_))));
     }

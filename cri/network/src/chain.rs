@@ -186,7 +186,7 @@ impl Cni {
         Ok(())
     }
 
-    /// Detaches every recorded attachment of the network that is not `valid`, a set of container ids and interfaces,
+    /// Detaches every attachment of ours to the network that is on record and not `valid`, a set of container ids and interfaces,
     /// then, from 1.1.0 on, has the plugins remove everything else that is not. A network that disables GC is left
     /// alone. The caller sees to it that no other operation runs.
     ///
@@ -199,7 +199,7 @@ impl Cni {
         let mut errors = Vec::new();
         for record in self.records(None).await? {
             let key = (record.container_id.clone(), record.ifname.clone());
-            if record.network != list.name || valid.contains(&key) {
+            if !record.ours || record.network != list.name || valid.contains(&key) {
                 continue;
             }
             tracing::info!(network = %list.name, container = %key.0, interface = %key.1, "removing a stale attachment");

@@ -5,7 +5,8 @@
 //! - [`Cni`] runs one network's chain of plugins for one attachment and keeps the record of it ([`cache`]);
 //! - [`Invoker`] is the seam through which a plugin `type` is called; [`ExecInvoker`] runs binaries;
 //! - [`conf`] reads network configurations, [`result`] reads what plugins answer;
-//! - [`netns`] creates, pins and removes network namespaces.
+//! - [`netns`] creates, pins and removes network namespaces;
+//! - [`stray`] ends the plugins that a daemon which was killed left running.
 //!
 //! What does not live here: the CRI protocol, sandbox state, DNS files, and plugins themselves.
 //!
@@ -25,6 +26,7 @@ mod network;
 mod pod;
 mod port;
 pub mod result;
+pub mod stray;
 mod version;
 
 pub use chain::{Added, Attachment, Cni};

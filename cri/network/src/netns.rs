@@ -69,11 +69,30 @@ impl Netns {
     /// # Errors
     /// [`Error::Invalid`] for a setting that is not of the network, [`Error::Netns`].
     pub async fn create(options: Options) -> Result<Self, Error> {
-        let settings = sysctl::parse(&options.sysctls)?;
-        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| failed("naming", &options.dir, e))?;
-        let path = options.dir.join(format!("{PREFIX}{}", uuid.trim()));
-        let netns = Self { path: path.clone() };
-        let (origin, abandoned) = (options.origin, path.clone());
+        let netns = Self::plan(&options.dir)?;
+        netns.make(&options.sysctls, options.origin).await?;
+        Ok(netns)
+    }
+
+    /// A place in `dir` for a namespace that is still to be made. Whoever records it before [`Netns::make`] can remove
+    /// the namespace whenever a crash comes between.
+    ///
+    /// # Errors
+    /// [`Error::Netns`] when the kernel gives no random name.
+    pub fn plan(dir: &Path) -> Result<Self, Error> {
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| failed("naming", dir, e))?;
+        Ok(Self { path: dir.join(format!("{PREFIX}{}", uuid.trim())) })
+    }
+
+    /// Makes the namespace at its place, which must be free, with `lo` up and the given settings. A failure leaves
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Netns::create`].
+    pub async fn make(&self, sysctls: &[(String, String)], origin: Origin) -> Result<(), Error> {
+        let settings = sysctl::parse(sysctls)?;
+        let path = self.path.clone();
+        let abandoned = path.clone();
         let make = move || {
             let source = match &origin {
                 Origin::New => {
@@ -92,12 +111,12 @@ impl Netns {
         // A caller that went away can remove nothing.
         let undo = move |_| _ = unpin(&abandoned);
         match on_thread_or(make, undo).await.and_then(|made| made) {
-            Ok(()) => Ok(netns),
+            Ok(()) => Ok(()),
             Err(e) => {
-                if let Err(left) = netns.remove().await {
-                    tracing::warn!(path = %netns.path.display(), error = %left.chain(), "network namespace is left");
+                if let Err(left) = self.remove().await {
+                    tracing::warn!(path = %self.path.display(), error = %left.chain(), "network namespace is left");
                 }
-                Err(failed("creating", &netns.path, e))
+                Err(failed("creating", &self.path, e))
             }
         }
     }

@@ -30,7 +30,7 @@ const LOOPBACK: &str = r#"{"cniVersion":"1.0.0","name":"cni-loopback","plugins":
 pub struct Network {
     config: Config,
     cni: Cni,
-    gate: Gate,
+    gate: Arc<Gate>,
     state: RwLock<Arc<State>>,
 }
 
@@ -54,8 +54,19 @@ impl Network {
 
     /// Runs plugins through `invoker`.
     pub fn with_invoker(config: Config, invoker: Arc<dyn Invoker>) -> Self {
+        Self::with_gate(config, invoker, Arc::default())
+    }
+
+    /// Another configuration on the same node, whose plugins run as binaries too: operations of one pod and garbage
+    /// collection wait for each other across both.
+    pub fn beside(&self, config: Config) -> Self {
+        let invoker = Arc::new(ExecInvoker::new(config.bin_dirs.clone()));
+        Self::with_gate(config, invoker, self.gate.clone())
+    }
+
+    fn with_gate(config: Config, invoker: Arc<dyn Invoker>, gate: Arc<Gate>) -> Self {
         let cni = Cni::new(invoker, &config.cache_dir, config.timeouts);
-        let network = Self { config, cni, gate: Gate::default(), state: RwLock::default() };
+        let network = Self { config, cni, gate, state: RwLock::default() };
         network.reload();
         network
     }
@@ -204,22 +215,25 @@ impl Network {
         NetworkStatus { ready: reason.is_empty(), reason, load: state.report.clone() }
     }
 
-    /// Removes whatever belongs to none of the `valid` pods from the networks of this configuration. Waits until no
-    /// pod is being attached or detached. Attachments to networks of other names, which may be another runtime's,
-    /// are left alone; a network that another runtime uses under the same name must say `disableGC`.
+    /// Removes whatever belongs to none of the valid pods from the networks of this configuration. Waits until no
+    /// pod is being attached or detached, and only then asks which pods are valid: a pod counts from the moment at which
+    /// it may be attached. `None` means that nobody knows, and nothing is done. Attachments that other runtimes have on
+    /// record in the same directory are valid; one whose records are elsewhere, on a network of the same name, needs
+    /// `disableGC` there.
     ///
     /// # Errors
     /// All failures, after everything was tried.
-    pub async fn gc(&self, valid: &[String]) -> Result<(), Error> {
+    pub async fn gc(&self, valid: impl Future<Output = Option<Vec<String>>>) -> Result<(), Error> {
         let _alone = self.gate.alone().await;
+        let Some(valid) = valid.await else { return Ok(()) };
         let networks = self.networks();
         // A valid pod without a record is valid on the interfaces that it would have.
         let mut attachments: BTreeSet<(String, String)> = BTreeSet::new();
-        for id in valid {
+        for id in &valid {
             attachments.extend((0..networks.len()).map(|i| (id.clone(), ifname(i))));
         }
         for record in self.cni.records(None).await? {
-            if valid.contains(&record.container_id) {
+            if !record.ours || valid.contains(&record.container_id) {
                 attachments.insert((record.container_id, record.ifname));
             }
         }

@@ -6,6 +6,8 @@ mod harness;
 
 use futures::future::join_all;
 use harness::{Node, Pinned, pod, run};
+use std::future::ready;
+
 use kevel_cri_network::conf::{Fallback, NetworkList};
 use kevel_cri_network::{
     Cni, Config, Error, ExecInvoker, IpPreference, Network, PodIp, PodNetwork, PortMapping, Protocol, SpecVersion,
@@ -183,11 +185,11 @@ fn garbage_collection_removes_pods_that_nobody_knows() {
         let (one, two) = (node.netns().await, node.netns().await);
         network.attach(&pod("sandbox-1", &one)).await.unwrap();
         network.attach(&pod("sandbox-2", &two)).await.unwrap();
-        network.gc(&["sandbox-2".to_owned()]).await.unwrap();
+        network.gc(ready(Some(vec!["sandbox-2".to_owned()]))).await.unwrap();
         assert_eq!(node.records(), ["kevel-sandbox-2-eth0"]);
         assert_eq!(reserved(&node).len(), 2);
         network.check(&pod("sandbox-2", &two)).await.unwrap();
-        network.gc(&[]).await.unwrap();
+        network.gc(ready(Some(vec![]))).await.unwrap();
         nothing_left(&node);
     });
 }
@@ -205,7 +207,7 @@ fn many_pods_at_once() {
         for attached in join_all(pods.iter().map(|pod| network.attach(pod))).await {
             assert!(ips.insert(attached.unwrap().ip), "an address was given twice");
         }
-        let collecting = network.gc(&[]);
+        let collecting = network.gc(ready(Some(vec![])));
         let detaching = join_all(pods.iter().map(|pod| network.detach(pod)));
         let (collected, detached) = futures::join!(collecting, detaching);
         collected.unwrap();

@@ -3,6 +3,8 @@
 mod harness;
 
 use harness::{Node, block_on, pod};
+use std::future::ready;
+
 use kevel_cri_network::{Cni, Config, ExecInvoker, Network, Origin};
 use serde_json::{Value, json};
 use std::fs;
@@ -108,7 +110,7 @@ fn garbage_collection_tells_the_plugins_what_is_valid() {
         node.script("one", r#"echo "one $CNI_COMMAND $CNI_CONTAINERID" >>$LOG; cat >>$LOG; echo >>$LOG"#);
         node.script("two", r#"echo "two $CNI_COMMAND" >>$LOG; [ $CNI_COMMAND = GC ] && echo '{"code":100,"msg":"x"}' && exit 1; exit 0"#);
         // A pod without a record is valid too.
-        let error = network.gc(&["s2".to_owned(), "s3".to_owned()]).await.unwrap_err();
+        let error = network.gc(ready(Some(vec!["s2".to_owned(), "s3".to_owned()]))).await.unwrap_err();
         assert_eq!(error.chain(), "GC of network n by plugin two: error 100: x");
         let log = node.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -131,7 +133,7 @@ fn verbs_that_the_configuration_disables_are_not_called() {
         network.attach(&pod("s1", &netns)).await.unwrap();
         fs::remove_file(node.path("log")).unwrap();
         network.check(&pod("s1", &netns)).await.unwrap();
-        network.gc(&[]).await.unwrap();
+        network.gc(ready(Some(vec![]))).await.unwrap();
         assert_eq!(node.log(), "");
         assert_eq!(node.records(), ["n-s1-eth0"]);
     });
@@ -147,7 +149,8 @@ fn operations_of_one_pod_wait_for_each_other() {
         let network = Network::new(node.config());
         let netns = node.netns().await;
         let pod = pod("s1", &netns);
-        let (attached, detached, collected) = tokio::join!(network.attach(&pod), network.detach(&pod), network.gc(&[]));
+        let (attached, detached, collected) =
+            tokio::join!(network.attach(&pod), network.detach(&pod), network.gc(ready(Some(vec![]))));
         attached.unwrap();
         detached.unwrap();
         collected.unwrap();
@@ -229,6 +232,7 @@ fn records_are_in_the_format_of_libcni() {
                 ["K8S_POD_INFRA_CONTAINER_ID", "s1"], ["K8S_POD_UID", "uid-1"]],
             "capabilityArgs": {"mac": "02:00:00:00:00:01"},
             "result": serde_json::from_str::<Value>(result).unwrap(),
+            "owner": "kevel",
         });
         assert_eq!(record, want);
 

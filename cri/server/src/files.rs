@@ -147,8 +147,13 @@ pub(crate) fn unmount_sandbox(files: &Files, id: &str) -> Result<()> {
 
 /// Removes a sandbox's files. Blocks; repeating it is no error.
 pub(crate) fn remove_sandbox(files: &Files, id: &str) -> Result<()> {
+    remove_sandbox_root(files, id)?;
+    remove_dir(&files.sandbox_state(id))
+}
+
+/// Removes a sandbox's files but its state directory, of which it only unmounts the shared memory. Blocks.
+pub(crate) fn remove_sandbox_root(files: &Files, id: &str) -> Result<()> {
     unmount_sandbox(files, id)?;
-    remove_dir(&files.sandbox_state(id))?;
     remove_dir(&files.sandbox(id))
 }
 

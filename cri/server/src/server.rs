@@ -32,9 +32,10 @@ use crate::{
     lock::Locks,
     node,
     operation::Operations,
+    reach::Reach,
     rootfs::Source,
     runtime::Features,
-    sandbox::Usages,
+    sandbox::{Unfinished, Usages},
 };
 
 /// The longest that a call to a core service may take while a pod or a container is made or ended. Shims have shorter
@@ -49,6 +50,8 @@ pub struct Settings {
     pub(crate) node: Node,
     pub(crate) policy: Policy,
     pub(crate) files: Files,
+    /// The longest that one step of the undo of a failed operation may take.
+    pub(crate) defer_cleanup: Duration,
 }
 
 impl Settings {
@@ -58,6 +61,7 @@ impl Settings {
     /// # Errors
     /// The first key that is wrong.
     pub fn new(config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
+        config.check()?;
         let handlers = crate::config::resolve_handlers(&config)?;
         let node = node::look(config.disable_apparmor);
         let policy = Policy {
@@ -70,7 +74,13 @@ impl Settings {
             enable_unprivileged_ports: config.enable_unprivileged_ports,
             enable_unprivileged_icmp: config.enable_unprivileged_icmp,
         };
-        Ok(Self { config, handlers, node, policy, files: Files::new(root, state) })
+        let defer_cleanup = Duration::from_secs(60);
+        Ok(Self { config, handlers, node, policy, files: Files::new(root, state), defer_cleanup })
+    }
+
+    /// With another limit for each step of an undo.
+    pub fn with_defer_cleanup(self, limit: Duration) -> Self {
+        Self { defer_cleanup: limit, ..self }
     }
 
     /// The handler of that name; the default one for the empty name.
@@ -130,6 +140,8 @@ pub struct Server {
     pub(crate) locks: Locks,
     pub(crate) usages: Usages,
     pub(crate) features: Features,
+    pub(crate) reach: Reach,
+    pub(crate) unfinished: Unfinished,
     networks: BTreeMap<String, Arc<Network>>,
     lives: Mutex<HashMap<String, Arc<Life>>>,
 }
@@ -165,6 +177,8 @@ impl Server {
             locks: Locks::default(),
             usages: Usages::default(),
             features: Features::default(),
+            reach: Reach::default(),
+            unfinished: Unfinished::default(),
             networks,
             lives: Mutex::default(),
         })
@@ -193,6 +207,16 @@ impl Server {
     /// The networks of handlers that have none of their own.
     pub(crate) fn default_network(&self) -> Result<&Arc<Network>> {
         self.network("")
+    }
+
+    /// The networks of handlers that have their own, by handler.
+    pub(crate) fn own_networks(&self) -> impl Iterator<Item = (&String, &Arc<Network>)> {
+        self.networks.iter().filter(|(handler, _)| !handler.is_empty())
+    }
+
+    /// Every network, the general one first.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
     }
 
     /// The controller of that name.
@@ -247,11 +271,12 @@ impl Server {
 /// The general network under the empty name, and one for each handler with a configuration of its own.
 fn networks(settings: &Settings) -> BTreeMap<String, Arc<Network>> {
     let cni = &settings.config.cni;
-    let mut networks: BTreeMap<_, _> = [(String::new(), Arc::new(Network::new(cni.network(None, None))))].into();
+    let general = Arc::new(Network::new(cni.network(None, None)));
+    let mut networks = BTreeMap::from([(String::new(), general.clone())]);
     for (name, handler) in &settings.handlers {
         if !handler.config.cni_conf_dir.is_empty() {
             let config = cni.network(Some(&handler.config.cni_conf_dir), handler.config.cni_max_conf_num);
-            networks.insert(name.clone(), Arc::new(Network::new(config)));
+            networks.insert(name.clone(), Arc::new(general.beside(config)));
         }
     }
     networks

@@ -5,16 +5,18 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use kevel_model::{Error, Result};
 
-/// The longest that one step of an undo may take.
-const STEP: Duration = Duration::from_secs(60);
-
 /// Steps back, in the order in which the steps forward were taken. Dropping it undoes nothing.
-#[derive(Default)]
 pub(crate) struct Undo {
+    limit: Duration,
     steps: Vec<(&'static str, BoxFuture<'static, Result<()>>)>,
 }
 
 impl Undo {
+    /// Nothing to undo yet. No step back may take longer than `limit`.
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { limit, steps: Vec::new() }
+    }
+
     /// Adds the step back for what is about to be done; it must tolerate that it was not done.
     pub(crate) fn push(&mut self, name: &'static str, step: impl Future<Output = Result<()>> + Send + 'static) {
         self.steps.push((name, Box::pin(step)));
@@ -24,8 +26,8 @@ impl Undo {
     pub(crate) async fn unwind(mut self) -> Vec<Error> {
         let mut left = Vec::new();
         while let Some((name, step)) = self.steps.pop() {
-            let done = tokio::time::timeout(STEP, step).await;
-            match done.unwrap_or_else(|_| Err(Error::deadline_exceeded(format!("not done within {STEP:?}")))) {
+            let done = tokio::time::timeout(self.limit, step).await;
+            match done.unwrap_or_else(|_| Err(Error::deadline_exceeded(format!("not done within {:?}", self.limit)))) {
                 Err(error) if !error.is_not_found() => {
                     tracing::warn!(step = name, error = error.chain(), "undoing failed");
                     left.push(error.context(name));
@@ -46,7 +48,7 @@ mod tests {
     #[tokio::test]
     async fn goes_backwards_and_past_failures() {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let mut undo = Undo::default();
+        let mut undo = Undo::new(Duration::from_secs(60));
         for (step, fails) in [(1, false), (2, true), (3, false)] {
             let seen = seen.clone();
             undo.push("step", async move {

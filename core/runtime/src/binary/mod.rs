@@ -49,6 +49,12 @@ pub struct Timeouts {
     pub stats: Duration,
     /// Calls that make, start or remove processes.
     pub work: Duration,
+    /// The Kill call with SIGKILL.
+    pub kill: Duration,
+    /// The Delete call.
+    pub delete: Duration,
+    /// From SIGKILL to the end of a container, before force is used; and again after that.
+    pub end: Duration,
     /// Calls that only tell the shim something.
     pub quick: Duration,
     /// Checkpoint, which writes the memory of a container to a disk.
@@ -67,6 +73,9 @@ impl Default for Timeouts {
             state: seconds(2),
             stats: seconds(2),
             work: seconds(120),
+            kill: seconds(10),
+            delete: seconds(15),
+            end: seconds(10),
             quick: seconds(30),
             checkpoint: seconds(600),
         }

@@ -2,8 +2,10 @@
 //!
 //! What is done *with* a shim is in [`crate::tasks`] and [`crate::sandbox`].
 
+mod cgroup;
 mod end;
 mod exits;
+mod force;
 mod recover;
 mod start;
 mod stray;

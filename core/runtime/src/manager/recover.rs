@@ -15,7 +15,7 @@ use kevel_proto::shim::task::{StateRequest, StateResponse, method};
 use kevel_ttrpc::Code;
 use tokio::sync::Semaphore;
 
-use super::{Key, ShimManager, start::blocking};
+use super::{Key, ShimManager, start::blocking, stray};
 use crate::{
     Bundle, Dirs, Error, Result, Role, Shim,
     bundle::remove_dir,
@@ -27,6 +27,8 @@ use crate::{
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Where the boot is noted that the bundles are from; a name with a dot is no namespace's.
 const NOTED_BOOT: &str = ".boot-id";
+/// Between two looks at whether the runtime is done.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 /// How many shims are taken up at the same time.
 const PARALLEL: usize = 32;
 
@@ -136,13 +138,43 @@ impl ShimManager {
         let shim = Shim::connect(parts, self.inner.timeouts.load).await?;
         if role == Role::Task {
             let request = StateRequest { id: key.1.clone(), exec_id: String::new() };
-            let state = shim.task::<_, StateResponse>(method::STATE, &request, Some(self.inner.timeouts.state)).await;
+            let limit = Some(self.inner.timeouts.state);
+            let mut state = shim.task::<_, StateResponse>(method::STATE, &request, limit).await;
+            if state.as_ref().is_err_and(|error| is(error, Code::NotFound)) && self.was_busy_with(&shim).await {
+                state = shim.task::<_, StateResponse>(method::STATE, &request, limit).await;
+            }
             if state.as_ref().is_err_and(|error| is(error, Code::NotFound)) {
                 self.dismiss(&shim).await;
                 return Ok(None);
             }
+            if let Ok(state) = state {
+                shim.set_init(state.pid);
+            }
         }
         Ok(Some(shim))
+    }
+
+    /// The runtime may still be creating the container for a daemon that is gone; until it is done, the shim knows nothing
+    /// of it. It is waited for, and ended when it takes too long. Answers whether there was anything to wait for.
+    async fn was_busy_with(&self, shim: &Shim) -> bool {
+        let Some(parent) = shim.pid() else { return false };
+        let look = async || {
+            let id = shim.id.clone();
+            blocking(move || Ok(!stray::runtimes(parent, &id).is_empty())).await.unwrap_or(false)
+        };
+        if !look().await {
+            return false;
+        }
+        let done = async || {
+            while look().await {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(self.inner.timeouts.load / 2, done()).await.is_err() {
+            self.unstick(shim).await;
+            let _ = tokio::time::timeout(self.inner.timeouts.state, done()).await; // what does not die harms nobody
+        }
+        true
     }
 
     /// Ends a shim that has nothing to do. It stays if it serves others: that is its own decision.

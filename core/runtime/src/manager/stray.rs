@@ -14,17 +14,56 @@ use rustix::{
 pub(super) fn kill(bundle: &Path) {
     let Ok(processes) = fs::read_dir("/proc") else { return };
     for process in processes.flatten() {
-        let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid.filter(|_| works_in(&process.path(), bundle)) else { continue };
-        // The descriptor keeps its process when the number is used again; the second look makes sure that it is the one.
-        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if !works_in(&process.path(), bundle) {
-            continue;
+        let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.filter(|_| works_in(&process.path(), bundle))
+            && signal(pid, |process| works_in(process, bundle))
+        {
+            tracing::warn!(pid, ?bundle, "killed a shim that could not be talked to");
         }
-        match pidfd_send_signal(fd, Signal::KILL) {
-            Ok(()) => tracing::warn!(?pid, ?bundle, "killed a shim that could not be talked to"),
-            Err(Errno::SRCH) => {}
-            Err(error) => tracing::warn!(?pid, ?bundle, %error, "a shim that could not be talked to stays"),
+    }
+}
+
+/// Kills the children of a shim that work on one container: processes of the runtime, which have its id as a word of
+/// their command line. Blocks, for a look at every process. Answers how many there were.
+pub(super) fn kill_runtimes(shim: u32, id: &str) -> usize {
+    let works = |process: &Path| is_runtime(process, shim, id);
+    runtimes(shim, id).into_iter().filter(|pid| signal(*pid, works)).count()
+}
+
+/// The children of a shim that work on one container. Blocks.
+pub(super) fn runtimes(shim: u32, id: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let children = processes.filter(|process| is_runtime(&process.path(), shim, id));
+    children.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn is_runtime(process: &Path, shim: u32, id: &str) -> bool {
+    // The parent is the second field after the name, which is in parentheses and may hold anything.
+    let parent = || {
+        let stat = fs::read_to_string(process.join("stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let names = || {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == id.as_bytes())
+    };
+    parent() == Some(shim) && names()
+}
+
+/// Kills a process if it is still one of whom `is_it` holds, given its directory below `/proc`. Answers whether it was.
+pub(super) fn signal(pid: u32, is_it: impl Fn(&Path) -> bool) -> bool {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    // The descriptor keeps its process when the number is used again; the look after makes sure that it is the one.
+    let Ok(fd) = pidfd_open(number, PidfdFlags::empty()) else { return false };
+    if !is_it(&Path::new("/proc").join(pid.to_string())) {
+        return false;
+    }
+    match pidfd_send_signal(fd, Signal::KILL) {
+        Ok(()) => true,
+        Err(Errno::SRCH) => false,
+        Err(error) => {
+            tracing::warn!(pid, %error, "a process can't be killed");
+            false
         }
     }
 }
@@ -37,6 +76,20 @@ fn works_in(process: &Path, bundle: &Path) -> bool {
 mod tests {
     use super::*;
     use std::{os::unix::process::ExitStatusExt as _, process::Command};
+
+    #[test]
+    fn only_the_shims_children_that_name_the_container_are_killed() {
+        let child = |id: &str| Command::new("sh").args(["-c", "sleep 60; true", id, "verb"]).spawn().unwrap();
+        let (id, own) = (format!("c-{}", std::process::id()), std::process::id());
+        let (mut ours, mut other) = (child(&id), child("another"));
+        assert_eq!(runtimes(own, &id), [ours.id()]);
+        assert_eq!(runtimes(own + 1, &id), Vec::<u32>::new());
+        assert_eq!(kill_runtimes(own, &id), 1);
+        assert_eq!(ours.wait().unwrap().signal(), Some(9));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
 
     #[test]
     fn only_what_works_in_the_bundle_is_killed() {

@@ -35,7 +35,10 @@ impl TaskManager {
         };
         let limit = self.shims.timeouts().work;
         match self.shims.call::<_, CreateTaskResponse>(&shim, method::CREATE, &request, Some(limit)).await {
-            Ok(response) => Ok(response.pid),
+            Ok(response) => {
+                shim.set_init(response.pid);
+                Ok(response.pid)
+            }
             Err(error) => {
                 self.undo(&shim).await;
                 Err(error).context(|| format!("creating task {}", container.id))
@@ -45,13 +48,19 @@ impl TaskManager {
 
     /// Removes a task that was not, or not quite, created. A shim that died meanwhile is cleaned up by its watch.
     async fn undo(&self, shim: &Shim) {
-        let _ending = shim.ending.lock().await;
+        let ending = shim.ending.lock().await;
         if shim.gone.is_cancelled() || shim.is_closed() {
             return;
         }
+        self.shims.unstick(shim).await;
         let request = DeleteRequest { id: shim.id.clone(), exec_id: String::new() };
         let limit = self.shims.timeouts().cleanup;
-        let _ = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(limit)).await; // it may not exist
+        let deleted = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(limit)).await; // it may not exist
+        let silent = deleted.is_err_and(|error| error.code() == kevel_model::Code::DeadlineExceeded);
+        if silent && !self.shims.answers(shim).await {
+            drop(ending);
+            return self.shims.kill_shim(shim).await;
+        }
         self.shims.release(shim).await;
     }
 }

@@ -19,8 +19,18 @@ impl TaskManager {
             return before().ok_or_else(|| Error::Gone { id: id.to_owned() });
         }
         let request = DeleteRequest { id: id.to_owned(), exec_id: String::new() };
-        let limit = self.shims.timeouts().work;
-        let answer = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(limit)).await;
+        let limit = Some(self.shims.timeouts().delete);
+        let mut answer = shim.task::<_, DeleteResponse>(method::DELETE, &request, limit).await;
+        if answer.as_ref().is_err_and(late) {
+            // The runtime hangs, or the shim does.
+            self.shims.unstick(&shim).await;
+            answer = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(self.shims.timeouts().state)).await;
+        }
+        if answer.as_ref().is_err_and(late) && !self.shims.answers(&shim).await {
+            drop(ending);
+            self.shims.kill_shim(&shim).await;
+            return before().ok_or_else(|| Error::Gone { id: id.to_owned() });
+        }
         match answer {
             Ok(response) => {
                 let deleted = deleted(id, response);
@@ -60,4 +70,8 @@ impl TaskManager {
         let response: DeleteResponse = self.shims.call(&shim, method::DELETE, &request, Some(limit)).await?;
         Ok(deleted(exec_id, response))
     }
+}
+
+fn late(error: &Error) -> bool {
+    error.code() == kevel_model::Code::DeadlineExceeded
 }

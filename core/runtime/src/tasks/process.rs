@@ -19,6 +19,8 @@ use prost::Message;
 use super::TaskManager;
 use crate::{Error, Result, wire};
 
+const SIGKILL: u32 = 9;
+
 impl TaskManager {
     /// A call that is answered by nothing.
     async fn tell<Req>(&self, scope: &Scope, id: &str, method: &'static str, request: &Req) -> Result<()>
@@ -45,10 +47,31 @@ impl TaskManager {
         Ok(wire::process(id, state))
     }
 
+    /// Sends a signal. SIGKILL for a whole container is a promise that it ends, with force if its shim does not do it.
     pub(super) async fn kill_process(&self, scope: &Scope, kill: Kill) -> Result<()> {
         let Kill { container_id, exec_id, signal, all } = kill;
+        if signal == SIGKILL && exec_id.is_empty() {
+            return self.kill_task(scope, &container_id, all).await;
+        }
         let request = KillRequest { id: container_id.clone(), exec_id, signal, all };
         self.tell(scope, &container_id, method::KILL, &request).await
+    }
+
+    async fn kill_task(&self, scope: &Scope, id: &str, all: bool) -> Result<()> {
+        let shim = self.shim(scope, id).await?;
+        let request = KillRequest { id: id.to_owned(), exec_id: String::new(), signal: SIGKILL, all };
+        let limit = Some(self.shims.timeouts().kill);
+        match self.shims.call::<_, ()>(&shim, method::KILL, &request, limit).await {
+            Ok(()) => {
+                self.shims.expect_end(&shim);
+                Ok(())
+            }
+            Err(error) if error.code() == kevel_model::Code::DeadlineExceeded => {
+                tracing::warn!(id, pid = shim.pid(), "a shim did not take SIGKILL for its container");
+                self.shims.force(&shim).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn add_exec(&self, scope: &Scope, exec: Exec) -> Result<()> {

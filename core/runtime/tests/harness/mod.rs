@@ -206,6 +206,19 @@ impl Drop for Node {
     }
 }
 
+/// A directory with the fake shim under a name for each mode.
+pub fn shims(base: &Path, modes: &[&str]) -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let fake = deps.parent().unwrap().parent().unwrap().join("examples/fake-shim");
+    assert!(fake.exists(), "{fake:?} is missing; cargo build -p kevel-runtime --examples");
+    let dir = base.join("bin");
+    fs::create_dir_all(&dir).unwrap();
+    for mode in modes {
+        std::os::unix::fs::symlink(&fake, dir.join(format!("containerd-shim-{mode}-v1"))).unwrap();
+    }
+    dir
+}
+
 /// What a task is created from, for a root file system that is bound from elsewhere.
 pub fn create(id: &str, rootfs: Option<&Path>) -> Create {
     let mount = |path: &Path| Mount {

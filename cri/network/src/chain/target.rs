@@ -62,6 +62,7 @@ impl Attachment {
             args: self.args.clone(),
             capability_args: self.capability_args.clone(),
             result: None,
+            ours: true,
         }
     }
 

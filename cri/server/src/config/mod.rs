@@ -10,4 +10,4 @@ pub(crate) use handler::handlers as resolve_handlers;
 pub use handler::{Handler, HandlerConfig};
 pub use images::{ImageDecryption, ImagesConfig, RegistryConfig, RuntimePlatform};
 pub use registry::{Endpoints, HostAuth, HostConfig, HostTls};
-pub use runtime::{CniConfig, ContainerdConfig, RuntimeConfig};
+pub use runtime::{CniConfig, CniTimeouts, ContainerdConfig, RuntimeConfig};

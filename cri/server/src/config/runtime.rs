@@ -1,8 +1,9 @@
 //! `io.containerd.cri.v1.runtime`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use kevel_cri_network::IpPreference;
+use kevel_cri_network::{IpPreference, Timeouts};
+use kevel_model::{Error, Result, duration};
 use serde::{Deserialize, Serialize};
 
 use super::HandlerConfig;
@@ -45,6 +46,9 @@ pub struct RuntimeConfig {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// How long output of a command is waited for after its end, e.g. `10s`; empty for 10 seconds.
     pub drain_exec_sync_io_timeout: String,
+    /// How long a path of the node that a container mounts may take to answer; Kevel's own key.
+    #[serde(with = "duration")]
+    pub host_path_timeout: Duration,
 }
 
 /// Runtime handlers.
@@ -85,6 +89,40 @@ pub struct CniConfig {
     pub fallback_subnets: Vec<String>,
     /// The bridge of that network; Kevel's own key.
     pub fallback_bridge: String,
+    /// How long plugins may take; Kevel's own table.
+    pub timeouts: CniTimeouts,
+    /// How often networks are asked to give back what belongs to no pod, and pods' attachments are checked; `0s` for
+    /// never but at the start. Kevel's own key.
+    #[serde(with = "duration")]
+    pub gc_period: Duration,
+}
+
+/// How long one plugin may take, for each operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CniTimeouts {
+    /// Attaching a pod.
+    #[serde(with = "duration")]
+    pub add: Duration,
+    /// Detaching one.
+    #[serde(with = "duration")]
+    pub del: Duration,
+    /// Seeing whether an attachment is as it was made.
+    #[serde(with = "duration")]
+    pub check: Duration,
+    /// Saying whether pods can be attached.
+    #[serde(with = "duration")]
+    pub status: Duration,
+    /// Giving back what belongs to no pod.
+    #[serde(with = "duration")]
+    pub gc: Duration,
+}
+
+impl Default for CniTimeouts {
+    fn default() -> Self {
+        let Timeouts { add, del, check, status, gc } = Timeouts::default();
+        Self { add, del, check, status, gc }
+    }
 }
 
 impl Default for RuntimeConfig {
@@ -107,6 +145,7 @@ impl Default for RuntimeConfig {
             enable_unprivileged_icmp: true,
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             drain_exec_sync_io_timeout: String::new(),
+            host_path_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -134,6 +173,25 @@ impl Default for CniConfig {
             fallback: true,
             fallback_subnets: fallback.subnets,
             fallback_bridge: fallback.bridge,
+            timeouts: CniTimeouts::default(),
+            gc_period: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+impl RuntimeConfig {
+    /// Values that the types permit and that can't be meant.
+    ///
+    /// # Errors
+    /// "invalid argument" that names the key.
+    pub(crate) fn check(&self) -> Result<()> {
+        let CniTimeouts { add, del, check, status, gc } = self.cni.timeouts;
+        let limits = [("add", add), ("del", del), ("check", check), ("status", status), ("gc", gc)];
+        let mut limits: Vec<_> = limits.map(|(name, limit)| (format!("cni.timeouts.{name}"), limit)).into();
+        limits.push(("host_path_timeout".to_owned(), self.host_path_timeout));
+        match limits.into_iter().find(|(_, limit)| limit.is_zero()) {
+            Some((key, _)) => Err(Error::invalid_argument(format!("{key}: nothing is done in no time"))),
+            None => Ok(()),
         }
     }
 }
@@ -159,7 +217,13 @@ impl CniConfig {
             use_internal_loopback: self.use_internal_loopback,
             cache_dir: self.cache_dir.clone(),
             fallback: self.fallback.then_some(fallback),
-            ..Default::default()
+            timeouts: Timeouts {
+                add: self.timeouts.add,
+                del: self.timeouts.del,
+                check: self.timeouts.check,
+                status: self.timeouts.status,
+                gc: self.timeouts.gc,
+            },
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     identity,
     image::Image,
     index::{Container, Pod},
+    operation::stage,
     record::{CONTAINER, ContainerRecord, ContainerState, EXTENSION, KIND, Stored, write_state},
     server::Server,
     translate,
@@ -66,7 +67,9 @@ struct Plan<'a> {
 }
 
 async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, name: String) -> Result<String> {
+    stage("waiting for other work on the pod");
     let _shared = server.pods.share(pod).await;
+    stage("looking for the image");
     let config = request.config.unwrap_or_default();
     let pod = server.index.pod(pod)?;
     if let Some(found) = server.index.snapshot().container_named(&pod.record.id, &name) {
@@ -107,7 +110,7 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
         id,
     };
     let plan = Plan { pod, handler, image, volumes: images, snapshotter };
-    let mut undo = Undo::default();
+    let mut undo = Undo::new(server.settings.defer_cleanup);
     match build(server, &plan, record, &mut undo).await {
         Ok(record) => {
             let (pod, id) = (record.sandbox_id.clone(), record.id.clone());
@@ -147,16 +150,19 @@ async fn build(
     undo: &mut Undo,
 ) -> Result<ContainerRecord> {
     let id = record.id.clone();
+    stage("writing the record");
     let (of, at) = (server.clone(), id.clone());
     undo.push("removing the record", async move { of.containers.delete(&of.scope, &at).await });
     server.containers.create(&server.scope, stored(plan, &record)?).await?;
     let (of, at, by) = (server.clone(), id.clone(), plan.snapshotter.clone());
     undo.push("removing the snapshot", async move { of.snapshotter(&by)?.remove(&of.scope, &at).await });
+    stage("preparing the root file system");
     let source = server.rootfs(&plan.snapshotter)?;
     let rootfs = source.prepare(&id, &plan.image.chain_id, Ids::of_container(&record.config)).await?;
     let (dirs, at) = (server.settings.files.clone(), id.clone());
     undo.push("removing files", blocking(move || remove_files(&dirs, &at)));
     let spec = spec(server, plan, &mut record, rootfs).await?;
+    stage("writing the spec");
     record.complete = true;
     let path = server.settings.files.status(&id);
     blocking(move || write_state(&path, &ContainerState::default())).await?;
@@ -169,7 +175,7 @@ async fn build(
 }
 
 /// Removes a container's directories. Blocks.
-pub(super) fn remove_files(dirs: &files::Files, id: &str) -> Result<()> {
+fn remove_files(dirs: &files::Files, id: &str) -> Result<()> {
     files::remove_dir(&dirs.container_state(id))?;
     files::remove_dir(&dirs.container(id))
 }
@@ -200,21 +206,27 @@ async fn spec(
 ) -> Result<Any> {
     let (id, config) = (&plan.pod.record.id, &record.config);
     let places = image_volume::mount(server, plan.handler, id, config, &plan.volumes).await?;
+    let (settings, copy, pod_record) = (server.settings.clone(), record.clone(), plan.pod.record.clone());
+    stage("looking at the paths of mounts and devices");
+    let limit = settings.config.host_path_timeout;
+    let look = server.reach.look(limit, move || {
+        let pod = translate::pod(&pod_record.id, &pod_record.config, &settings.config)?;
+        Ok((pod, translate::container(&copy, &places, &settings.config)?))
+    });
+    let (pod, mut looked) = look.await?;
+    stage("looking up the user");
     let (settings, copy, image) = (server.settings.clone(), record.clone(), plan.image.clone());
-    let pod_record = plan.pod.record.clone();
-    let (pod, mut container) = blocking(move || {
+    let mut container = blocking(move || {
         let files = &settings.files;
         files::make_dir(&files.container(&copy.id))?;
         files::make_dir(&files.container_state(&copy.id))?;
-        let pod = translate::pod(&pod_record.id, &pod_record.config, &settings.config)?;
-        let mut container = translate::container(&copy, &places, &settings.config)?;
         if settings.node.apparmor {
-            apparmor::check(container.apparmor.as_ref())?;
+            apparmor::check(looked.apparmor.as_ref())?;
         }
-        container.user = user::look_up(&files.temporary(), &rootfs, &copy.config, &image.config, |root| {
+        looked.user = user::look_up(&files.temporary(), &rootfs, &copy.config, &image.config, |root| {
             copy.volumes.iter().try_for_each(|one| volume::fill(root, one))
         })?;
-        Ok((pod, container))
+        Ok(looked)
     })
     .await?;
     (record.uid, record.gid) = (container.user.uid, container.user.gid);

@@ -7,7 +7,12 @@ use kevel_contract::task::Exit;
 use kevel_model::{Filters, Result};
 use kevel_proto::{any, containerd::events::TaskOom, runtime::v1::ContainerEventType};
 
-use crate::{identity, server::Server};
+use crate::{
+    files::blocking,
+    identity,
+    record::{ContainerState, write_state},
+    server::Server,
+};
 
 /// Between two attempts to wait, when the task service cannot.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -41,6 +46,10 @@ impl Server {
     /// Puts a container's end on record: its output is written, its task removed, its state saved, whoever waits told.
     pub(crate) async fn ended(self: &Arc<Self>, id: &str, exit: Exit) {
         let life = self.life(id);
+        // On disk before the task goes, which is the only other one that knows; in memory when the output is complete.
+        if let Err(error) = self.write_end(id, &exit).await {
+            tracing::warn!(container = id, error = error.chain(), "state is not on disk");
+        }
         if let Err(error) = self.bounded("deleting a task", self.delete_task(id)).await {
             tracing::warn!(container = id, error = error.chain(), "task of an ended container is left");
         }
@@ -51,19 +60,7 @@ impl Server {
             io.stop();
             let _ = io.fifos().remove();
         }
-        let saved = self.set_state(id, |state| {
-            state.pid = 0;
-            state.unknown = false;
-            state.finished_at = identity::nanos(exit.at).max(state.started_at);
-            state.exit_code = i32::try_from(exit.status).unwrap_or(i32::MAX);
-            let (oom, code) = (state.oom_killed, state.exit_code);
-            state.reason = match (oom, code) {
-                (true, code) if code != 0 => "OOMKilled",
-                (_, 0) => "Completed",
-                _ => "Error",
-            }
-            .to_owned();
-        });
+        let saved = self.set_state(id, |state| end(state, &exit));
         if let Err(error) = saved.await {
             tracing::warn!(container = id, error = error.chain(), "state is not on disk");
         }
@@ -73,6 +70,15 @@ impl Server {
         if let Some(life) = self.bury(id) {
             life.ended.send_replace(true);
         }
+    }
+
+    /// Writes the end of a container to disk and nowhere else.
+    async fn write_end(&self, id: &str, exit: &Exit) -> Result<()> {
+        let Ok(container) = self.index.container(id) else { return Ok(()) };
+        let mut state = ContainerState::clone(&container.state);
+        end(&mut state, exit);
+        let path = self.settings.files.status(id);
+        blocking(move || write_state(&path, &state)).await
     }
 
     /// Removes a task; one that is gone is no error.
@@ -103,4 +109,18 @@ impl Server {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// The state of a container that has ended.
+fn end(state: &mut ContainerState, exit: &Exit) {
+    state.pid = 0;
+    state.unknown = false;
+    state.finished_at = identity::nanos(exit.at).max(state.started_at);
+    state.exit_code = i32::try_from(exit.status).unwrap_or(i32::MAX);
+    state.reason = match (state.oom_killed, state.exit_code) {
+        (true, code) if code != 0 => "OOMKilled",
+        (_, 0) => "Completed",
+        _ => "Error",
+    }
+    .to_owned();
 }

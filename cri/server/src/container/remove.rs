@@ -6,8 +6,13 @@ use kevel_model::Result;
 use kevel_proto::runtime::v1::ContainerEventType;
 use tonic::Status;
 
-use super::create::remove_files;
-use crate::{answer::status, files::blocking, server::Server};
+use crate::{
+    answer::status,
+    files::{blocking, remove_dir},
+    intent::{self, Intent},
+    operation::stage,
+    server::Server,
+};
 
 impl Server {
     /// Ends a container with force and removes every trace of it. One that is gone is no error.
@@ -18,7 +23,10 @@ impl Server {
         };
         let (server, id) = (self.clone(), container.record.id.clone());
         let key = format!("remove container {id}");
-        let work = || async move { server.erase_container(&id).await.map(|()| String::new()) };
+        let work = || async move {
+            stage("waiting for other work on the container");
+            server.erase_container(&id).await.map(|()| String::new())
+        };
         self.operations.run(key, Vec::new(), work).await.map(drop)
     }
 
@@ -26,7 +34,10 @@ impl Server {
     pub(crate) async fn erase_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let _alone = self.locks.alone(id).await;
         let Ok(container) = self.index.container(id) else { return Ok(()) };
+        let dir = self.settings.files.container_state(id);
+        blocking(move || intent::note(&dir, Intent::Remove)).await?;
         self.end_container(id, Duration::ZERO).await?;
+        stage("removing the container");
         self.bury(id);
         self.erase_record(id).await?;
         self.index.remove_container(id);
@@ -48,11 +59,21 @@ impl Server {
                 _ => {}
             }
         }
-        let (dirs, of) = (self.settings.files.clone(), id.to_owned());
-        blocking(move || remove_files(&dirs, &of)).await?;
+        let dir = self.settings.files.container(id);
+        blocking(move || remove_dir(&dir)).await?;
         match self.containers.delete(&self.scope, id).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => other,
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
         }
+        // The note of what is done goes last: until then it is not done.
+        let dir = self.settings.files.container_state(id);
+        if let Err(error) = blocking(move || remove_dir(&dir)).await {
+            tracing::warn!(
+                container = id,
+                error = error.chain(),
+                "directory of a removed container stays until the next start"
+            );
+        }
+        Ok(())
     }
 }

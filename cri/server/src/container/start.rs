@@ -17,6 +17,7 @@ use crate::{
     files::{self, blocking},
     identity,
     index::{Container, Pod},
+    operation::stage,
     server::{Life, Server},
     userns::Ids,
 };
@@ -31,6 +32,7 @@ impl Server {
         let (server, id) = (self.clone(), container.record.id.clone());
         let key = format!("start container {id}");
         let work = || async move {
+            stage("waiting for other work on the pod or container");
             let _shared = server.pods.share(&container.record.sandbox_id).await;
             let _alone = server.locks.alone(&id).await;
             start(&server, &id).await.map(|()| String::new())
@@ -96,6 +98,7 @@ async fn give_up(server: &Arc<Server>, id: &str, error: &Error) {
 
 async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<()> {
     let id = container.record.id.as_str();
+    stage("preparing the root file system and the streams");
     let entry = server.containers.get(&server.scope, id).await?;
     let rootfs = server.snapshotter(&entry.snapshotter)?.mounts(&server.scope, &entry.snapshot_key).await?;
     let io = streams(server, container).await?;
@@ -117,8 +120,10 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
         version: pod.record.api,
         ..task::Create::default()
     };
+    stage("creating the task");
     let pid = server.bounded("creating a task", server.tasks.create(&server.scope, create)).await?;
     io.connected().await.map_err(|error| log_error("following the container's output".to_owned(), error))?;
+    stage("starting the task");
     server.bounded("starting a task", server.tasks.start(&server.scope, id, "")).await?;
     server.live(id, Life { io: Some(io), ended: watch::Sender::new(false) });
     let started = server.set_state(id, |state| {

@@ -7,7 +7,14 @@ use kevel_model::{Error, Result};
 use kevel_proto::runtime::v1::ContainerState;
 use tonic::Status;
 
-use crate::{answer::status, server::Server};
+use crate::{
+    answer::status,
+    files::blocking,
+    identity,
+    intent::{self, Intent},
+    operation::stage,
+    server::Server,
+};
 
 /// The longest that the kernel and the shim may take to end a killed container.
 pub(super) const KILLED: Duration = Duration::from_secs(60);
@@ -26,8 +33,32 @@ impl Server {
         let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0).min(LONGEST));
         let (server, id) = (self.clone(), container.record.id.clone());
         let key = format!("stop container {id} within {}s", grace.as_secs());
-        let work = || async move { server.end_container(&id, grace).await.map(|()| String::new()) };
+        let work = || async move {
+            server.note_stop(&id, grace).await?;
+            server.end_container(&id, grace).await?;
+            let dir = server.settings.files.container_state(&id);
+            blocking(move || {
+                intent::clear(&dir);
+                Ok(String::new())
+            })
+            .await
+        };
         self.operations.run(key, Vec::new(), work).await.map(drop)
+    }
+
+    /// Notes that a container that runs is being stopped; one that was stopped sooner keeps its time.
+    async fn note_stop(&self, id: &str, grace: Duration) -> Result<()> {
+        if self.life(id).is_none() {
+            return Ok(());
+        }
+        let at = identity::now().saturating_add(i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX));
+        let dir = self.settings.files.container_state(id);
+        blocking(move || match intent::read(&dir) {
+            Some(Intent::Remove) => Ok(()),
+            Some(Intent::Stop(sooner)) if sooner <= at => Ok(()),
+            _ => intent::note(&dir, Intent::Stop(at)),
+        })
+        .await
     }
 
     /// As StopContainer, in the caller's task.
@@ -40,12 +71,16 @@ impl Server {
         let Some(life) = self.life(id) else { return Ok(()) };
         let mut ended = life.ended.subscribe();
         if !grace.is_zero() {
+            stage("sending the stop signal");
             self.signal(id, container.record.stop_signal, false).await?;
+            stage("waiting for the container to stop by itself");
             if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
                 return Ok(());
             }
         }
+        stage("killing the container");
         self.signal(id, SIGKILL, true).await?;
+        stage("waiting for the end of the killed container");
         match tokio::time::timeout(KILLED, ended.wait_for(|ended| *ended)).await {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::deadline_exceeded(format!("container {id} did not end within {KILLED:?} of SIGKILL"))),

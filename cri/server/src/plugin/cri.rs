@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CriImages, CriRuntime};
 use crate::{
+    patience::Patient,
     server::{Parts, Server},
     service::{StreamingRuntime, image_service, runtime_service},
 };
@@ -95,14 +96,15 @@ impl Plugin for CriPlugin {
         let mut tasks = server.watch_networks();
         tasks.push(tokio::spawn(server.clone().follow_oom()));
         tasks.push(tokio::spawn(server.clone().learn_features()));
+        tasks.push(tokio::spawn(server.clone().tend_networks()));
         tasks.push(tokio::spawn(clients.serve(Arc::new(StreamingRuntime::new(server.clone())))));
         cx.on_close(move || async move {
             streaming.close();
             tasks.iter().for_each(tokio::task::JoinHandle::abort);
         });
         Ok(Offer::grpc(move |routes| {
-            routes.add_service(runtime_service(server.clone()));
-            routes.add_service(image_service(server.clone()));
+            routes.add_service(Patient(runtime_service(server.clone())));
+            routes.add_service(Patient(image_service(server.clone())));
         }))
     }
 }

@@ -27,7 +27,15 @@ impl Plugin for RuntimePlugin {
     async fn init(cx: InitContext, config: RuntimeConfig, (): ()) -> Result<Arc<Settings>, InitError> {
         cx.export("CRIVersion", "v1");
         let (root, state) = (property(&cx, ROOT)?.join(DIR), property(&cx, STATE)?.join(DIR));
-        let settings = blocking(move || Settings::new(config, root, state)).await;
+        let undo = cx.property("io.containerd.timeout.cri.defercleanup").and_then(kevel_model::duration::parse);
+        let settings = blocking(move || {
+            let settings = Settings::new(config, root, state)?;
+            Ok(match undo {
+                Some(limit) => settings.with_defer_cleanup(limit),
+                None => settings,
+            })
+        })
+        .await;
         let wrong = |error: kevel_model::Error| InitError::Config { uri: cx.uri.clone(), message: error.chain() };
         settings.map(Arc::new).map_err(wrong)
     }

@@ -28,11 +28,24 @@ impl Server {
                 false => network.load.errors.join("; "),
             };
             put("lastCNILoadStatus", json!(load));
-            let running = self.operations.list();
-            let running =
-                running.iter().map(|(key, since)| json!({ "operation": key, "seconds": since.as_secs_f64() }));
+            for (handler, network) in self.own_networks() {
+                let load = network.load_report().errors;
+                let load = if load.is_empty() { "OK".to_owned() } else { load.join("; ") };
+                put(&format!("lastCNILoadStatus.{handler}"), json!(load));
+            }
+            let running = self.operations.list().into_iter().map(|one| {
+                json!({
+                    "operation": one.key,
+                    "seconds": one.took.as_secs_f64(),
+                    "stage": one.stage.0,
+                    "stageSeconds": one.stage.1.as_secs_f64(),
+                })
+            });
             put("operations", running.collect());
             put("imagePulls", json!(self.images.pulls_under_way()));
+            put("unfinished", json!(self.unfinished()));
+            let stuck = self.reach.stuck().into_iter();
+            put("stuckPaths", stuck.map(|(path, since)| json!({ "path": path, "seconds": since.as_secs() })).collect());
         }
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions }),

@@ -7,10 +7,13 @@ mod run;
 mod stats;
 mod status;
 mod stop;
+mod tend;
+mod unfinished;
 mod update_resources;
 mod watch;
 
 pub(crate) use stats::Usages;
+pub(crate) use unfinished::Unfinished;
 
 use std::path::Path;
 

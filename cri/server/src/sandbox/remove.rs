@@ -12,6 +12,8 @@ use crate::{
     answer::status,
     files::{self, blocking},
     index::Pod,
+    intent::{self, Intent},
+    operation::stage,
     server::Server,
 };
 
@@ -25,30 +27,53 @@ impl Server {
         let (server, id) = (self.clone(), pod.record.id.clone());
         let key = format!("remove pod sandbox {id}");
         let work = || async move {
+            stage("waiting for other work on the pod");
             let _alone = server.pods.alone(&id).await;
-            stop(&server, &id).await?;
-            remove(&server, &pod).await.map(|()| String::new())
+            if server.index.pod(&id).is_err() {
+                return Ok(String::new()); // what was left of it was finished meanwhile
+            }
+            let done = match stop(&server, &id).await {
+                Ok(()) => remove(&server, &pod).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &done {
+                server.finish_later(&id, Intent::Remove, error);
+            }
+            done.map(|()| String::new())
         };
         self.operations.run(key, Vec::new(), work).await.map(drop)
     }
 }
 
 /// The record goes last: while it is there, somebody can try again.
-async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
+pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
     let id = &pod.record.id;
+    let dir = server.settings.files.sandbox_state(id);
+    blocking(move || intent::note(&dir, Intent::Remove)).await?;
+    stage("removing the containers");
     let containers = server.index.snapshot().containers_of(id);
     let removed = join_all(containers.iter().map(|one| server.erase_container(&one.record.id))).await;
     removed.into_iter().collect::<Result<Vec<()>>>()?;
+    stage("removing the sandbox");
     let controller = server.controller(&pod.record.sandboxer)?;
     match server.bounded("removing a sandbox", controller.shutdown(&server.scope, id)).await {
         Err(error) if !error.is_not_found() => return Err(error.context(format!("removing sandbox {id}"))),
         _ => {}
     }
     let (dirs, of) = (server.settings.files.clone(), id.clone());
-    blocking(move || files::remove_sandbox(&dirs, &of)).await?;
+    blocking(move || files::remove_sandbox_root(&dirs, &of)).await?;
     match server.sandboxes.delete(&server.scope, id).await {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
+    }
+    // The note of what is done goes with the last directory, after the record: until then it is not done.
+    let dir = server.settings.files.sandbox_state(id);
+    if let Err(error) = blocking(move || files::remove_dir(&dir)).await {
+        tracing::warn!(
+            sandbox = id,
+            error = error.chain(),
+            "directory of a removed sandbox stays until the next start"
+        );
     }
     server.index.remove_pod(id);
     server.usages.forget(id);

@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use futures::FutureExt as _;
 use kevel_contract::sandbox::{Create, Started};
 use kevel_cri_network::{Netns, PodNetworkStatus, netns};
 use kevel_model::{Any, Error, Result};
-use kevel_mount::UserNamespace;
 use kevel_proto::{
     any,
     runtime::v1::{ContainerEventType, NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse},
@@ -21,6 +21,8 @@ use crate::{
     files::{self, SandboxFiles, blocking},
     identity,
     index::Pod,
+    intent::Intent,
+    operation::stage,
     record::{Phase, SandboxRecord, Stored},
     server::Server,
     translate,
@@ -80,7 +82,8 @@ fn handler_of<'a>(config: &PodSandboxConfig, asked: &'a str) -> Result<&'a str> 
 
 async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String) -> Result<String> {
     let config = request.config.unwrap_or_default();
-    if let Some(pod) = server.index.snapshot().pod_named(&name) {
+    // The rest of one that was never made is being removed and has nothing to do with this one.
+    if let Some(pod) = server.index.snapshot().pod_named(&name).filter(|pod| pod.record.phase != Phase::Creating) {
         let same = pod.record.config.0 == config && pod.record.handler == request.runtime_handler;
         if same && pod.ready {
             return Ok(pod.record.id.clone());
@@ -106,7 +109,7 @@ async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String)
         config: Stored(config),
     };
     server.controller(&record.sandboxer)?;
-    let mut undo = Undo::default();
+    let mut undo = Undo::new(server.settings.defer_cleanup);
     match build(server, handler, &mut record, &mut undo).await {
         Ok(()) => {
             publish(server, record.clone());
@@ -132,25 +135,41 @@ async fn forget(server: &Arc<Server>, mut record: SandboxRecord, left: Vec<Error
     }
     record.phase = Phase::Creating;
     let _ = server.save_sandbox(&record).await;
+    let id = record.id.clone();
     let mut pod = Pod::new(record);
     pod.exited_at = identity::now();
     server.index.put_pod(pod);
+    let why = left.first().map_or_else(|| "its record could not be removed".to_owned(), Error::chain);
+    server.finish_later(&id, Intent::Remove, &Error::internal(why));
 }
 
 async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxRecord, undo: &mut Undo) -> Result<()> {
     let options = translate::security(&record.config).namespace_options.unwrap_or_default();
+    stage("writing the record");
+    // On record before it is made, or a crash between the two would leave a namespace that nobody knows.
+    let netns = match options.network == NamespaceMode::Node as i32 {
+        true => None,
+        false => Some(plan_namespace(server)?),
+    };
+    if let Some(netns) = &netns {
+        record.netns = netns.path().to_string_lossy().into_owned();
+    }
+    server.sandboxes.create(&server.scope, server.sandbox(record)?).await?;
     let mut user = None;
-    if options.network != NamespaceMode::Node as i32 {
+    if let Some(netns) = netns {
+        stage("making the network namespace");
         if let Some(ids) = Ids::of_pod(&record.config) {
             user = Some(ids.namespace().await?);
         }
-        let netns = namespace(server, user.as_ref()).await?;
-        record.netns = netns.path().to_string_lossy().into_owned();
+        // Owned by the pod's user namespace if it has one.
+        let origin = user.as_ref().map_or(netns::Origin::New, |user| netns::Origin::Existing(user.network()));
+        let made = netns.make(&[], origin).await;
+        made.map_err(|error| network_error("making a network namespace".to_owned(), &error))?;
         undo.push("removing the network namespace", async move {
             netns.remove().await.map_err(|error| network_error("network namespace".to_owned(), &error))
         });
     }
-    server.sandboxes.create(&server.scope, server.sandbox(record)?).await?;
+    stage("making files");
     let content = SandboxFiles {
         hostname: record.config.hostname.clone(),
         resolv_conf: translate::resolv_conf(&record.config),
@@ -165,9 +184,13 @@ async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxReco
     });
     made.await?;
     // Neither is cancelled by the other's failure: each is undone as a whole.
-    let (network, created) = tokio::join!(connect(server, record), create(server, record));
+    stage("attaching the networks and making the sandbox");
+    let network = connect(server, record).inspect(|_| stage("making the sandbox"));
+    let created = create(server, record).inspect(|_| stage("attaching the networks"));
+    let (network, created) = tokio::join!(network, created);
     undo_both(server, record, undo);
     (record.network, _) = (network?, created?);
+    stage("starting the sandbox");
     let started = start(server, handler, record).await?;
     (record.pid, record.address, record.api) = (started.pid, started.address, started.version);
     record.phase = Phase::Ready;
@@ -184,13 +207,10 @@ fn undo_both(server: &Arc<Server>, record: &SandboxRecord, undo: &mut Undo) {
     });
 }
 
-/// The network namespace of a pod, owned by the pod's user namespace if it has one.
-async fn namespace(server: &Server, user: Option<&UserNamespace>) -> Result<Netns> {
+fn plan_namespace(server: &Server) -> Result<Netns> {
     let under_state = server.settings.config.netns_mounts_under_state_dir;
     let dir = if under_state { server.settings.files.netns() } else { PathBuf::from(netns::DEFAULT_DIR) };
-    let origin = user.map_or(netns::Origin::New, |user| netns::Origin::Existing(user.network()));
-    let made = Netns::create(netns::Options { dir, origin, ..Default::default() }).await;
-    made.map_err(|error| network_error("making a network namespace".to_owned(), &error))
+    Netns::plan(&dir).map_err(|error| network_error("naming a network namespace".to_owned(), &error))
 }
 
 async fn connect(server: &Server, record: &SandboxRecord) -> Result<Option<PodNetworkStatus>> {

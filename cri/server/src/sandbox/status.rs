@@ -54,6 +54,7 @@ impl Server {
             "runtimeSpec": spec,
             "cniResult": record.network.as_ref().map(|network| json!({ "Interfaces": network.interfaces })),
             "netns": record.netns,
+            "networkCheck": if pod.ready { Some(self.check_network(pod).await.err().unwrap_or_else(|| "ok".to_owned())) } else { None },
         });
         [("info".to_owned(), info.to_string())].into()
     }

@@ -10,6 +10,8 @@ use crate::{
     answer::status,
     files::{self, blocking},
     identity,
+    intent::{self, Intent},
+    operation::stage,
     record::{Phase, SandboxRecord},
     server::Server,
 };
@@ -26,8 +28,13 @@ impl Server {
         };
         let (server, id) = (self.clone(), pod.record.id.clone());
         let work = || async move {
+            stage("waiting for other work on the pod");
             let _alone = server.pods.alone(&id).await;
-            stop(&server, &id).await.map(|()| String::new())
+            let done = stop(&server, &id).await;
+            if let Err(error) = &done {
+                server.finish_later(&id, Intent::Stop(identity::now()), error);
+            }
+            done.map(|()| String::new())
         };
         self.operations.run(format!("stop pod sandbox {}", pod.record.id), Vec::new(), work).await.map(drop)
     }
@@ -36,12 +43,18 @@ impl Server {
 /// Stops a pod that the caller has locked.
 pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     let Ok(pod) = server.index.pod(id) else { return Ok(()) };
+    if pod.record.phase != Phase::Stopped {
+        let dir = server.settings.files.sandbox_state(&pod.record.id);
+        blocking(move || intent::note(&dir, Intent::Stop(identity::now()))).await?;
+    }
+    stage("ending the containers");
     let containers = server.index.snapshot().containers_of(&pod.record.id);
     let stopped = join_all(containers.iter().map(|one| server.end_container(&one.record.id, Duration::ZERO))).await;
     stopped.into_iter().collect::<Result<Vec<()>>>()?;
     if pod.record.phase == Phase::Stopped {
         return Ok(());
     }
+    stage("ending the sandbox");
     let controller = server.controller(&pod.record.sandboxer)?;
     let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &pod.record.id, GRACE)).await;
     match ended {
@@ -49,12 +62,20 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
         _ => {}
     }
     server.end_sandbox(&pod.record.id, identity::now());
+    stage("detaching the networks");
     server.disconnect(&pod.record).await?;
     server.forget_image_volumes(&pod.record).await?;
     let (dirs, of) = (server.settings.files.clone(), pod.record.id.clone());
     blocking(move || files::unmount_sandbox(&dirs, &of)).await?;
+    stage("writing the record");
     let record = SandboxRecord { phase: Phase::Stopped, pid: 0, ..SandboxRecord::clone(&pod.record) };
     server.save_sandbox(&record).await?;
     server.index.change_pod(&pod.record.id, |pod| pod.record = Arc::new(record));
+    let dir = server.settings.files.sandbox_state(&pod.record.id);
+    blocking(move || {
+        intent::clear(&dir);
+        Ok(())
+    })
+    .await?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use kevel_proto::runtime::v1 as cri;
 use super::{apparmor, mappings, namespaces, resources, seccomp, selinux};
 use crate::{
     config::RuntimeConfig,
-    node,
+    node, reach,
     record::{ContainerRecord, Volume},
 };
 
@@ -113,7 +113,9 @@ fn mount(index: usize, from: &cri::Mount, image: Option<&PathBuf>, table: &[Moun
 
 /// The source of a mount with its links followed; a directory when there was nothing.
 fn source(index: usize, path: &str) -> Result<String> {
-    let failed = |error| Error::io(format!("config.mounts[{index}].host_path {path:?}"), error);
+    let field = format!("config.mounts[{index}].host_path");
+    reach::at(&field, path)?;
+    let failed = |error| Error::io(format!("{field} {path:?}"), error);
     let found = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(path).map_err(failed)?;
@@ -143,6 +145,7 @@ fn sharing(path: &Path, table: &[MountInfo]) -> spec::Sharing {
 /// A device, or all those in a directory.
 fn device(index: usize, from: &cri::Device) -> Result<spec::Device> {
     let field = || format!("config.devices[{index}].host_path {:?}", from.host_path);
+    reach::at(&format!("config.devices[{index}].host_path"), &from.host_path)?;
     let path = fs::canonicalize(&from.host_path).map_err(|error| Error::io(field(), error))?;
     let mut nodes = Vec::new();
     if path.is_dir() {

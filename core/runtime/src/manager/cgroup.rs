@@ -1,0 +1,99 @@
+//! Ending a container without its shim: everything in its cgroup is killed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::stray;
+
+/// Where cgroup hierarchies are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+/// A process may fork between the look at a cgroup and its end; so many looks are taken at most.
+const LOOKS: usize = 16;
+
+/// Kills every process in the cgroup of a container whose first process is `pid`, and in those below it. Blocks. Answers
+/// whether there was such a cgroup: one of the container's own, which carries its id in its name. A process that has
+/// ended, or whose number is somebody else's now, has none.
+pub(super) fn kill(pid: u32, id: &str) -> bool {
+    let Ok(table) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
+    let groups = groups(&table, id);
+    for group in &groups {
+        if let Err(error) = kill_group(group) {
+            tracing::warn!(id, group = %group.display(), %error, "killing what is in a cgroup");
+        }
+    }
+    !groups.is_empty()
+}
+
+/// The directories of the container's own cgroups, of every hierarchy that is mounted in its usual place.
+fn groups(table: &str, id: &str) -> Vec<PathBuf> {
+    let own = |path: &str| path.rsplit('/').next().is_some_and(|last| !id.is_empty() && last.contains(id));
+    let group = |line: &str| {
+        let mut fields = line.splitn(3, ':');
+        let (controllers, path) = (fields.nth(1)?, fields.next()?);
+        if !own(path) {
+            return None;
+        }
+        let places = match controllers {
+            "" => vec![PathBuf::from(ROOT), Path::new(ROOT).join("unified")],
+            named => vec![Path::new(ROOT).join(named.trim_start_matches("name="))],
+        };
+        places.into_iter().map(|place| place.join(path.trim_start_matches('/'))).find(|dir| dir.is_dir())
+    };
+    table.lines().filter_map(group).collect()
+}
+
+fn kill_group(group: &Path) -> io::Result<()> {
+    // Version 2 from Linux 5.14 on does it in one go, forks included.
+    match fs::write(group.join("cgroup.kill"), "1") {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    for _ in 0..LOOKS {
+        let pids = processes(group)?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            stray::signal(pid, |_| true);
+        }
+    }
+    Ok(())
+}
+
+/// Processes in a cgroup and those below it.
+fn processes(group: &Path) -> io::Result<Vec<u32>> {
+    let mut pids: Vec<u32> = match fs::read_to_string(group.join("cgroup.procs")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        text => text?.lines().filter_map(|line| line.parse().ok()).collect(),
+    };
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            pids.extend(processes(&entry.path())?);
+        }
+    }
+    Ok(pids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cgroup_that_carries_the_id_is_the_containers() {
+        let none = |table: &str, id: &str| assert_eq!(groups(table, id), Vec::<PathBuf>::new(), "{table} {id}");
+        none("0::/\n", "c1");
+        none("0::/system.slice/c1/other\n", "c1");
+        none("3:memory:/not/mounted/anywhere/c1\n", "c1");
+        none("garbage\n1:\n:::\n", "c1");
+        none("0::/\n", "");
+    }
+
+    #[test]
+    fn this_process_is_not_in_a_containers_cgroup() {
+        assert!(!kill(std::process::id(), "no-container-is-called-this"));
+        assert!(!kill(u32::MAX, "c1"));
+    }
+}

@@ -1,0 +1,163 @@
+//! A plain CRI client for tests about faults: pods and containers by name, and waiting for what comes by itself.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kevel_proto::runtime::v1 as cri;
+use tonic::{Request, Status, transport::Channel};
+
+use crate::Node;
+
+/// The runtime service of a node.
+pub type Runtime = cri::runtime_service_client::RuntimeServiceClient<Channel>;
+
+/// How long a test waits for what comes by itself.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A client of one node.
+#[derive(Clone)]
+pub struct Client {
+    /// For calls that have no method here.
+    pub runtime: Runtime,
+    logs: String,
+    cgroup: String,
+    image: String,
+}
+
+impl Client {
+    /// Connects to a node whose containers are made from `image`, which is pulled.
+    pub async fn of(node: &Node, image: &str) -> anyhow::Result<Self> {
+        let (runtime, mut images) = node.cri().await?;
+        let spec = cri::ImageSpec { image: image.to_owned(), ..Default::default() };
+        images.pull_image(cri::PullImageRequest { image: Some(spec), ..Default::default() }).await?;
+        Ok(Self {
+            runtime,
+            logs: node.path("logs").display().to_string(),
+            cgroup: format!("/{}", node.mark()),
+            image: image.to_owned(),
+        })
+    }
+
+    /// What a pod of that name is made from.
+    pub fn config(&self, name: &str) -> cri::PodSandboxConfig {
+        let metadata = cri::PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            namespace: "default".to_owned(),
+            attempt: 0,
+        };
+        cri::PodSandboxConfig {
+            metadata: Some(metadata),
+            log_directory: self.logs.clone(),
+            linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent: self.cgroup.clone(), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    /// RunPodSandbox; the answer is the pod's id.
+    pub async fn run(&self, config: cri::PodSandboxConfig, handler: &str) -> Result<String, Status> {
+        self.run_within(config, handler, None).await
+    }
+
+    /// RunPodSandbox by a caller who waits so long.
+    pub async fn run_within(
+        &self,
+        config: cri::PodSandboxConfig,
+        handler: &str,
+        limit: Option<Duration>,
+    ) -> Result<String, Status> {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
+        let answer = self.runtime.clone().run_pod_sandbox(patient(request, limit)).await?;
+        Ok(answer.into_inner().pod_sandbox_id)
+    }
+
+    /// What a container of that name is made from: `sh -c script`.
+    pub fn container(&self, name: &str, script: &str) -> cri::ContainerConfig {
+        cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
+            image: Some(cri::ImageSpec { image: self.image.clone(), ..Default::default() }),
+            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            log_path: format!("{name}.log"),
+            ..Default::default()
+        }
+    }
+
+    /// CreateContainer; the answer is its id.
+    pub async fn create(&self, pod: &str, name: &str, config: cri::ContainerConfig) -> Result<String, Status> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: pod.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(self.config(name)),
+        };
+        Ok(self.runtime.clone().create_container(request).await?.into_inner().container_id)
+    }
+
+    /// StartContainer.
+    pub async fn start(&self, id: &str, limit: Option<Duration>) -> Result<(), Status> {
+        let request = cri::StartContainerRequest { container_id: id.to_owned() };
+        self.runtime.clone().start_container(patient(request, limit)).await.map(drop)
+    }
+
+    /// StopContainer.
+    pub async fn stop(&self, id: &str, timeout: i64) -> Result<(), Status> {
+        let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
+        self.runtime.clone().stop_container(request).await.map(drop)
+    }
+
+    /// StopPodSandbox.
+    pub async fn stop_pod(&self, id: &str) -> Result<(), Status> {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        self.runtime.clone().stop_pod_sandbox(request).await.map(drop)
+    }
+
+    /// RemovePodSandbox.
+    pub async fn remove_pod(&self, id: &str) -> Result<(), Status> {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
+    }
+
+    /// ListPodSandbox.
+    pub async fn list(&self) -> Result<Vec<cri::PodSandbox>, Status> {
+        let request = cri::ListPodSandboxRequest::default();
+        Ok(self.runtime.clone().list_pod_sandbox(request).await?.into_inner().items)
+    }
+
+    /// PodSandboxStatus, verbose or not.
+    pub async fn pod_status(&self, id: &str, verbose: bool) -> Result<cri::PodSandboxStatusResponse, Status> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose };
+        Ok(self.runtime.clone().pod_sandbox_status(request).await?.into_inner())
+    }
+
+    /// ContainerStatus.
+    pub async fn status(&self, id: &str) -> Result<cri::ContainerStatus, Status> {
+        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        Ok(self.runtime.clone().container_status(request).await?.into_inner().status.unwrap_or_default())
+    }
+
+    /// The verbose status of the node: conditions by type, with whether they hold and why not, and the details.
+    pub async fn node_status(&self) -> Result<(BTreeMap<String, (bool, String)>, BTreeMap<String, String>), Status> {
+        let answer = self.runtime.clone().status(cri::StatusRequest { verbose: true }).await?.into_inner();
+        let conditions = answer.status.unwrap_or_default().conditions.into_iter();
+        let conditions = conditions.map(|one| (one.r#type, (one.status, one.message)));
+        Ok((conditions.collect(), answer.info.into_iter().collect()))
+    }
+}
+
+fn patient<T>(message: T, limit: Option<Duration>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(limit) = limit {
+        request.set_timeout(limit);
+    }
+    request
+}
+
+/// Waits for what comes by itself.
+///
+/// # Panics
+/// When it does not come.
+pub async fn eventually(what: &str, mut state: impl AsyncFnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !state().await {
+        assert!(tokio::time::Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
