@@ -90,6 +90,8 @@ pub struct Shim {
     pub(crate) ending: tokio::sync::Mutex<()>,
     /// Cancelled when the container is deleted or cleaned up.
     pub(crate) gone: CancellationToken,
+    /// It has been let go of, see `Table::leave`.
+    pub(crate) leaving: AtomicBool,
     log: Mutex<Option<DropGuard>>,
 }
 
@@ -130,6 +132,7 @@ impl Shim {
             forcing: tokio::sync::Mutex::new(()),
             ending: tokio::sync::Mutex::new(()),
             gone: CancellationToken::new(),
+            leaving: AtomicBool::new(false),
             log: Mutex::new(log),
         };
         shim.introduce(limit).await?;

@@ -24,7 +24,9 @@ impl ShimManager {
     /// Lets go of a container that its shim has deleted: asks the shim to end if it serves nobody else, closes the
     /// connection, removes the bundle. The caller holds `shim.ending`.
     pub(crate) async fn release(&self, shim: &Shim) {
-        if !shim.hosted && !self.inner.table.is_shared(shim) {
+        // Noted whoever ends the shim: those that stay have to know who left.
+        let last = self.inner.table.leave(shim);
+        if last && !shim.hosted {
             let request = ShutdownRequest { id: shim.id.clone(), now: false };
             let answer = shim.task::<_, ()>(method::SHUTDOWN, &request, Some(self.inner.timeouts.shutdown)).await;
             if let Err(error) = answer.map_err(|error| kevel_model::Error::from(error).chain())

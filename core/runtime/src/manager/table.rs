@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -77,14 +77,30 @@ impl Table {
         shims
     }
 
-    /// Whether another container or sandbox is served by the shim at the same address.
+    /// Whether another container or sandbox needs the shim at the same address.
     pub(super) fn is_shared(&self, shim: &Shim) -> bool {
         self.lock().values().any(|slot| match slot {
             Slot::Running(other) => {
-                !std::ptr::eq(&raw const **other, shim) && other.bootstrap.address == shim.bootstrap.address
+                !std::ptr::eq(&raw const **other, shim)
+                    && other.bootstrap.address == shim.bootstrap.address
+                    && !other.leaving.load(Ordering::Relaxed)
             }
             Slot::Starting | Slot::Loading(_) => false,
         })
+    }
+
+    /// Notes that a container or sandbox needs its shim no more; answers whether it was the last one at the shim's address.
+    /// Of several that leave at the same time exactly one is told so.
+    pub(super) fn leave(&self, shim: &Shim) -> bool {
+        let slots = self.lock();
+        shim.leaving.store(true, Ordering::Relaxed);
+        let stays = |slot: &Slot| match slot {
+            Slot::Running(other) => {
+                other.bootstrap.address == shim.bootstrap.address && !other.leaving.load(Ordering::Relaxed)
+            }
+            Slot::Starting | Slot::Loading(_) => false,
+        };
+        !slots.values().any(stays)
     }
 
     /// Takes a shim out, if it is still the one in its place. Answers whether it was.

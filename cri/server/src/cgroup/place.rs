@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use kevel_mount::MountInfo;
@@ -21,8 +22,7 @@ impl Place {
     /// The place of a process.
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let table = kevel_mount::mount_table().map_err(io::Error::other)?;
-        Ok(Self::parse(&text, &table))
+        Ok(Self::parse(&text, hierarchies()?))
     }
 
     fn parse(text: &str, table: &[MountInfo]) -> Self {
@@ -63,6 +63,18 @@ impl Place {
     pub(crate) fn v1(&self, controller: &str, file: &str) -> Option<PathBuf> {
         self.controllers.get(controller).map(|dir| dir.join(file))
     }
+}
+
+/// The mounts of cgroups. They are there when the daemon starts and stay; the whole table has a line for every mount of
+/// every pod, which is too much to read for each container's statistics.
+fn hierarchies() -> io::Result<&'static [MountInfo]> {
+    static HIERARCHIES: OnceLock<Vec<MountInfo>> = OnceLock::new();
+    if let Some(found) = HIERARCHIES.get() {
+        return Ok(found);
+    }
+    let mut table = kevel_mount::mount_table().map_err(io::Error::other)?;
+    table.retain(|mount| mount.kind.starts_with("cgroup"));
+    Ok(HIERARCHIES.get_or_init(|| table))
 }
 
 /// The directory of a cgroup below the mount that shows it.
