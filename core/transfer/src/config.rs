@@ -18,7 +18,8 @@ pub struct Config {
     pub max_concurrent_layer_parts: usize,
     /// Connections to registries at the same time, on the whole node; 0 for no limit.
     pub max_connections: usize,
-    /// Layers unpacked at the same time, on the whole node; 0 for one per processor.
+    /// Layers unpacked at the same time, on the whole node; 0 for no such limit: then each pull unpacks as many as it
+    /// downloads, or as there are processors.
     pub max_concurrent_unpacks: usize,
     /// Bytes that may be between sockets and appliers at the same time, on the whole node.
     pub max_bytes_in_flight: usize,

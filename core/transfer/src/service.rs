@@ -72,7 +72,8 @@ pub(crate) struct Shared {
     pub(crate) blobs: Flights<(Namespace, Digest)>,
     /// Unpacking under way, by snapshotter and chain id.
     pub(crate) chains: Flights<(Namespace, String, Digest)>,
-    pub(crate) unpacks: Arc<Semaphore>,
+    /// Layers that are unpacked, where that has a limit for the whole node.
+    unpacks: Option<Arc<Semaphore>>,
     /// Connections, and bytes between sockets and appliers.
     pub(crate) budget: Budget,
 }
@@ -86,6 +87,8 @@ pub(crate) struct Job {
     pub(crate) session: Option<Session>,
     /// Blobs under way in this transfer.
     pub(crate) downloads: Arc<Semaphore>,
+    /// Layers that are unpacked.
+    pub(crate) unpacks: Arc<Semaphore>,
     /// How its blobs are cut into parts.
     pub(crate) parts: kevel_registry::Parts,
     /// The longest that nothing may arrive.
@@ -118,14 +121,14 @@ impl Service {
 
     /// The same with a registry client that exists already.
     pub fn with_registry(config: Config, parts: Parts, registry: Registry) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let unpacks = config.max_concurrent_unpacks;
         Self(Arc::new(Shared {
             leases: Leases::new(parts.stores.leases.clone()),
             pulls: Flights::default(),
             audience: Audience::default(),
             blobs: Flights::default(),
             chains: Flights::default(),
-            unpacks: limit(config.max_concurrent_unpacks, processors.max(2)),
+            unpacks: (unpacks > 0).then(|| limit(unpacks, Semaphore::MAX_PERMITS)),
             budget: config.budget(),
             mounts: parts.mounts,
             config,
@@ -145,6 +148,7 @@ impl Service {
             held,
             session: None,
             downloads: limit(self.0.config.max_concurrent_downloads, Semaphore::MAX_PERMITS),
+            unpacks: self.unpacks(self.0.config.max_concurrent_downloads),
             parts: self.0.config.parts(None),
             patience: None,
             sync_fs: false,
@@ -171,12 +175,21 @@ impl Service {
         Ok(Job {
             session: Some(session),
             downloads: limit(downloads, Semaphore::MAX_PERMITS),
+            unpacks: self.unpacks(downloads),
             parts: self.0.config.parts(manner.layer_fetch_buffer),
             patience: manner.patience,
             sync_fs: manner.sync_fs,
             listeners: manner.listeners,
             ..self.local_job(scope).await?
         })
+    }
+
+    /// The limit of layers that a transfer unpacks at the same time: as many as it downloads and as there are
+    /// processors. It is the transfer's own, because a layer that is unpacked while it arrives waits for its registry,
+    /// and a slow registry must not hold up the pulls from others.
+    fn unpacks(&self, downloads: usize) -> Arc<Semaphore> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.0.unpacks.clone().unwrap_or_else(|| limit(downloads.max(processors).max(2), Semaphore::MAX_PERMITS))
     }
 
     pub(crate) fn shared(&self) -> &Shared {

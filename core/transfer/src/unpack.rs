@@ -157,7 +157,7 @@ impl Step {
 
     async fn permit(&self, stop: &CancellationToken) -> Result<SemaphorePermit<'_>> {
         tokio::select! {
-            permit = self.job.shared.unpacks.acquire() => permit.map_err(|_| cancelled(self.layer())),
+            permit = self.job.unpacks.acquire() => permit.map_err(|_| cancelled(self.layer())),
             () = stop.cancelled() => Err(cancelled(self.layer())),
         }
     }

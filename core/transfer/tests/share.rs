@@ -82,7 +82,7 @@ async fn the_first_may_hang_up_and_the_last_ends_it() {
             let mut pulling = std::pin::pin!(async { transfer.pull(&scope(), pull).await });
             // Asked once, so that it has joined.
             assert!(futures::poll!(pulling.as_mut()).is_pending());
-            asking.send(()).unwrap();
+            let _ = asking.send(()); // the first is not waited for
             pulling.await
         });
         (task, asked)
@@ -137,4 +137,27 @@ async fn a_silent_registry_is_given_up() {
     assert_eq!(error.code(), Code::DeadlineExceeded, "{}", error.chain());
     assert!(error.chain().contains("for 300ms"), "{}", error.chain());
     assert!(node.unfinished("overlayfs").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_registry_holds_up_nobody_else() {
+    let slow = Fake::with(|asked, _| {
+        let layer = asked.path.contains("/blobs/") && asked.header("accept") == Some("*/*");
+        layer.then(|| stalled(Bytes::from_static(b"\x1f\x8b"), 1000))
+    })
+    .await;
+    let layers = (0..8u8).map(|n| Descriptor::new(OCI_LAYER_GZIP, Digest::sha256(&[n]), 1000));
+    let ids: Vec<_> = (10..18u8).map(|n| Digest::sha256(&[n])).collect();
+    serve_as(&slow, "v1", layers.collect(), &ids);
+    let (node, quick) = (Node::start().await, Fake::start().await);
+    let served = serve(&quick, "v1", &[tar(&[("a", "1")]), tar(&[("b", "2")])]);
+    let stuck = {
+        let (transfer, pull) = (node.transfer.clone(), pull(&slow, "a:v1", &["overlayfs"]));
+        tokio::spawn(async move { transfer.pull(&scope(), pull).await })
+    };
+    until("it unpacks as much as it may", || async { node.unfinished("overlayfs").await.len() >= 2 }).await;
+    let other = async { node.transfer.pull(&scope(), pull(&quick, "b:v1", &["overlayfs"])).await };
+    tokio::time::timeout(Duration::from_secs(30), other).await.expect("not held up").unwrap();
+    assert_eq!(node.tree("overlayfs", &served.chain[1]).await, ["a=1", "b=2"]);
+    stuck.abort();
 }

@@ -40,6 +40,6 @@ mod translate;
 mod undo;
 mod userns;
 
-pub use image::{ImageParts, Images, PullCounts, THROUGHPUT};
+pub use image::{ImageParts, Images};
 pub use server::{Parts, Server, Settings};
 pub use service::{ImageRpc, RuntimeRpc, StreamingRuntime, image_service, runtime_service};

@@ -12,7 +12,6 @@ mod status;
 
 pub(crate) use config::ImageConfig;
 pub(crate) use index::Image;
-pub use progress::{PullCounts, THROUGHPUT};
 
 use std::{
     collections::BTreeMap,
@@ -98,11 +97,6 @@ impl Images {
         let platform = self.config.runtime_platforms.get(handler).map_or("", |one| one.snapshotter.as_str());
         let names = [own, platform, self.config.snapshotter.as_str()];
         names.into_iter().find(|name| !name.is_empty()).unwrap_or("overlayfs").to_owned()
-    }
-
-    /// How pulls went since the daemon started.
-    pub fn pull_counts(&self) -> PullCounts {
-        self.progress.counts()
     }
 
     /// The pulls under way, as verbose status shows them.

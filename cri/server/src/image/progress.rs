@@ -1,4 +1,5 @@
-//! Pulls under way, and what became of those before: for verbose status and metrics.
+//! Pulls under way and how far they are, for verbose status. How many there were and how they ended is counted where
+//! all metrics are.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use kevel_contract::transfer::Progress;
@@ -16,28 +17,9 @@ use tokio::sync::mpsc;
 /// News that wait to be counted.
 const PENDING: usize = 256;
 
-/// Upper ends of the classes of throughput, in MiB/s; those that containerd counts in.
-pub const THROUGHPUT: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// How pulls went since the daemon started.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PullCounts {
-    /// Pulls that succeeded.
-    pub succeeded: u64,
-    /// Pulls that failed.
-    pub failed: u64,
-    /// Pulls under way.
-    pub running: u64,
-    /// Pulls that succeeded, by throughput: at most as fast as the class of [`THROUGHPUT`], and as every slower one.
-    pub throughput: [u64; THROUGHPUT.len()],
-    /// Sum of the throughputs of pulls that succeeded, in MiB/s.
-    pub throughput_sum: f64,
-}
-
 /// Every pull of the CRI's.
 #[derive(Default)]
 pub(crate) struct Pulls {
-    counts: Mutex<PullCounts>,
     next: AtomicU64,
     running: Mutex<BTreeMap<u64, Arc<Pull>>>,
 }
@@ -56,22 +38,19 @@ struct Layer {
     total: u64,
 }
 
-/// Held by who pulls. Dropped without [`Watched::succeeded`], the pull has failed.
+/// Held by who pulls, for as long as it takes.
 pub(crate) struct Watched<'a> {
     pulls: &'a Pulls,
     number: u64,
-    since: Instant,
-    done: bool,
 }
 
 impl Pulls {
-    /// Watches a pull: where its news go, and what to tell when it is over.
+    /// Watches a pull: where its news go, and what to hold until it is over.
     pub(crate) fn watch(&self, image: &str) -> (mpsc::Sender<Progress>, Watched<'_>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now();
         let pull = Arc::new(Pull { image: image.to_owned(), since, layers: Mutex::default() });
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&pull));
-        self.change(|counts| counts.running += 1);
         let (sender, mut news) = mpsc::channel(PENDING);
         // Ends with the transfer, which has the sender.
         tokio::spawn(async move {
@@ -79,22 +58,13 @@ impl Pulls {
                 pull.heard(progress);
             }
         });
-        (sender, Watched { pulls: self, number, since, done: false })
-    }
-
-    /// How pulls went.
-    pub(crate) fn counts(&self) -> PullCounts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        (sender, Watched { pulls: self, number })
     }
 
     /// The pulls under way, as verbose status shows them.
     pub(crate) fn describe(&self) -> Vec<Value> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.values().map(|pull| pull.describe()).collect()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut PullCounts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -128,29 +98,9 @@ impl Pull {
     }
 }
 
-impl Watched<'_> {
-    /// The pull brought an image of so many compressed bytes.
-    pub(crate) fn succeeded(mut self, size: u64) {
-        self.done = true;
-        let took = self.since.elapsed().max(Duration::from_micros(1)).as_secs_f64();
-        let throughput = size as f64 / f64::from(1 << 20) / took;
-        self.pulls.change(|counts| {
-            counts.succeeded += 1;
-            counts.throughput_sum += throughput;
-            for (count, end) in counts.throughput.iter_mut().zip(THROUGHPUT) {
-                *count += u64::from(throughput <= end);
-            }
-        });
-    }
-}
-
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.pulls.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-        self.pulls.change(|counts| {
-            counts.running -= 1;
-            counts.failed += u64::from(!self.done);
-        });
     }
 }
 
@@ -168,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pulls_are_watched_and_counted() {
+    async fn pulls_are_watched() {
         let pulls = Pulls::default();
         let (sender, watched) = pulls.watch("a:1");
         let (_, other) = pulls.watch("b:1");
@@ -189,12 +139,8 @@ mod tests {
         assert_eq!((shown["image"].as_str(), shown["total"].as_u64()), (Some("a:1"), Some(150)));
         let state = &shown["content"][Digest::sha256(b"x").as_str()]["state"];
         assert!(state == "downloading" || state == "extracting");
-        assert_eq!(pulls.counts().running, 2);
-        watched.succeeded(1 << 20);
-        drop(other);
-        let counts = pulls.counts();
-        assert_eq!((counts.succeeded, counts.failed, counts.running), (1, 1, 0));
-        assert!(counts.throughput_sum > 0.0);
+        assert_eq!(pulls.describe().len(), 2);
+        drop((watched, other));
         assert!(pulls.describe().is_empty());
     }
 }

@@ -53,7 +53,7 @@ impl Images {
         let name = reference.to_string();
         let labels = self.labels(&name);
         let credentials = credentials.or_else(|| self.config.registry.credentials(reference.registry()));
-        let (progress, watched) = self.progress.watch(&name);
+        let (progress, _watched) = self.progress.watch(&name);
         let pull = Pull {
             reference: name.clone(),
             registry: Registry {
@@ -85,7 +85,6 @@ impl Images {
                 index.name(name, image.clone());
             }
         });
-        watched.succeeded(image.size);
         self.find(&image.id)
     }
 
@@ -120,7 +119,8 @@ impl Images {
         let name = image.name();
         let context = |error: Error| error.context(format!("unpacking image {name} into {snapshotter}"));
         let lost = match self.transfer.unpack(&self.scope, &name, self.unpacking(snapshotter)).await {
-            Err(error) if error.is_not_found() || error.code() == Code::DataLoss => error,
+            // Missing, cut short, or changed: a damaged layer does not unpack.
+            Err(error) if matches!(error.code(), Code::NotFound | Code::DataLoss | Code::InvalidArgument) => error,
             other => return other.map_err(context),
         };
         tracing::warn!(image = name, snapshotter, error = lost.chain(), "image is not whole, fetching it again");
