@@ -327,6 +327,13 @@ async fn clients_attach_together_and_leave() {
     let got = go(&["command", "-tty", "-stdin", "-leave", "ready", &url]);
     assert_ne!(got["error"], "", "{got:#}");
     setup.wait(&idle, "! ps | grep -q 'sleep [9]8765'").await;
+    // A command without one runs on, and is not held up by output that nobody reads.
+    for (transport, done) in TRANSPORTS.into_iter().zip(["/done-spdy", "/done-websocket"]) {
+        let url = setup.exec(&idle, &format!("echo ready; seq 3000000; touch {done}"), "o").await;
+        let got = go(&[&["command"], transport, &["-leave", "ready", &url]].concat());
+        assert_ne!(got["error"], "", "{got:#}");
+        setup.wait(&idle, &format!("[ -e {done} ]")).await;
+    }
     setup.end().await;
 }
 
@@ -406,8 +413,9 @@ async fn ports_of_the_node_are_forwarded_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_make_no_sense_are_refused() {
-    let mut setup = Setup::new("", cri::NamespaceMode::Pod).await;
+async fn requests_that_make_no_sense_are_refused_and_silent_clients_let_go() {
+    let config = "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_idle_timeout = \"1s\"\n";
+    let mut setup = Setup::new(config, cri::NamespaceMode::Pod).await;
     let container = setup.start("ends", "exit 0", |_| {}).await;
     until_exited(&mut setup, &container, 0).await;
     let runs = setup.start("runs", "exec sleep 1000", |_| {}).await;
@@ -442,5 +450,11 @@ async fn requests_that_make_no_sense_are_refused() {
     let url = setup.exec(&runs, "true", "o").await;
     check(&go(&["command", &url.replace("/exec/", "/attach/")]), 0, "no request waits", "");
     check(&go(&["command", &url]), 0, "no request waits", "");
+    for transport in TRANSPORTS {
+        let url = setup.exec(&runs, "echo out; exec sleep 1000", "o").await;
+        let got = go(&[&["command"], transport, &[&url]].concat());
+        assert_eq!(got["stdout"]["text"], "out\n", "{got:#}");
+        assert!(!got["error"].as_str().unwrap().contains("deadline"), "{got:#}");
+    }
     setup.end().await;
 }

@@ -45,7 +45,7 @@ impl Server {
     }
 
     /// Runs a command with a client's streams; answers its exit code when all its output is handed to the client. A
-    /// client that goes away takes its streams with it, and its terminal; the command decides what to make of that.
+    /// client that goes away takes its input with it, and its terminal; what runs without one runs on.
     pub(crate) async fn run_exec(self: &Arc<Self>, exec: Exec, session: Session) -> Result<i32> {
         let id = self.running(&exec.container_id)?.record.id.clone();
         let (exec_id, tty) = (identity::new_id()?, exec.streams.tty);
@@ -171,8 +171,8 @@ pub(super) async fn copy_in(mut input: Input, mut pipe: pipe::Sender) {
     }
 }
 
-/// Copies until the stream ends, however slow the client is. A process whose client is gone sees that nobody reads; one
-/// whose output nobody asked for does not.
+/// Copies until the stream ends, however slow the client is. What nobody asked for, or whose client is gone, is read
+/// and thrown away: the shim holds the pipe's other end too, so that a process would wait for a reader for ever.
 async fn copy_out(mut pipe: pipe::Receiver, mut output: Option<Output>, exited: &CancellationToken) {
     let mut buffer = BytesMut::new();
     let silent = || async {
@@ -191,10 +191,10 @@ async fn copy_out(mut pipe: pipe::Receiver, mut output: Option<Output>, exited: 
             Err(error) => return tracing::warn!(%error, "reading a command's output"),
         }
         let data = buffer.split().freeze();
-        if let Some(output) = &mut output
-            && output.send(data).await.is_err()
+        if let Some(to) = &mut output
+            && to.send(data).await.is_err()
         {
-            return;
+            output = None;
         }
     }
 }
