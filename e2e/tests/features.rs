@@ -49,6 +49,7 @@ BinaryName = "{runc}"
         hosts_dir: registry.hosts_dir().to_owned(),
         sandbox_image: registry.reference("pause").to_owned(),
         config,
+        ..NodeOptions::default()
     };
     let node = Node::start(&options).unwrap();
     // Who is nobody on the node must reach its root file system, as below /run and /var/lib.

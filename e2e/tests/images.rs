@@ -24,6 +24,7 @@ async fn setup(images: &[&str], config: &str) -> Setup {
         hosts_dir: registry.hosts_dir().to_owned(),
         sandbox_image: registry.reference("pause").to_owned(),
         config: config.to_owned(),
+        ..NodeOptions::default()
     };
     let node = Node::start(&options).unwrap();
     let (runtime, images) = node.cri().await.unwrap();

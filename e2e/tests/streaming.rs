@@ -33,6 +33,7 @@ impl Setup {
             config: config.to_owned(),
             hosts_dir: registry.hosts_dir().to_owned(),
             sandbox_image: registry.reference("pause").to_owned(),
+            ..NodeOptions::default()
         };
         let node = Node::start(&options).unwrap();
         let (runtime, images) = node.cri().await.unwrap();
