@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use kevel_model::{Any, Filters, Result};
+use kevel_model::{Any, Error, Filters, Result};
 use kevel_plugin::{Kind, Report};
 
 use crate::call::handle;
@@ -53,6 +53,17 @@ pub struct RuntimeInfo {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// How something that the daemon depends on is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What it is, e.g. `shim k8s.io/4b7c`.
+    pub subject: String,
+    /// In a word; `ok` when nothing is wrong.
+    pub state: String,
+    /// What is wrong; empty when nothing is.
+    pub detail: String,
+}
+
 /// The introspection service, for whoever writes one.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
@@ -64,6 +75,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn plugin_info(&self, kind: &str, id: &str, options: Option<Any>) -> Result<PluginInfo>;
     /// What the shim of a runtime says of itself.
     async fn runtime_info(&self, runtime: &str, options: Option<Any>) -> Result<RuntimeInfo>;
+    /// How shims are doing. Asks none of them; "unimplemented" from who does not know, as containerd does not.
+    async fn health(&self) -> Result<Vec<Health>> {
+        Err(Error::unimplemented("the health of shims is not told"))
+    }
 }
 
 handle! {
@@ -77,5 +92,7 @@ handle! {
         fn plugin_info(kind: &str, id: &str, options: Option<Any>) -> PluginInfo;
         /// What the shim of a runtime says of itself.
         fn runtime_info(runtime: &str, options: Option<Any>) -> RuntimeInfo;
+        /// How shims are doing.
+        fn health() -> Vec<Health>;
     }
 }

@@ -16,6 +16,7 @@ pub mod image;
 pub mod introspection;
 pub mod lease;
 pub mod metadata;
+pub mod metric;
 pub mod namespace;
 pub mod sandbox;
 mod scope;

@@ -12,7 +12,7 @@ use crate::{
     builtins, cgroup,
     cli::Cli,
     config::{self, Config, DEFAULT_CONFIG_PATH, Loaded},
-    metrics, oom,
+    oom,
     server::{self, Servers},
     timeouts,
 };
@@ -115,7 +115,7 @@ fn logging(config: &Config) -> anyhow::Result<()> {
         ["client", "content", "cri_logs", "cri_network", "cri_server", "daemon", "database", "diff", "event"]
             .iter()
             .chain(&["metadata", "mount", "plugin", "registry", "runtime", "service", "snapshot", "transfer", "ttrpc"])
-            .chain(&["contract"])
+            .chain(&["contract", "monitor"])
             .map(|name| format!("kevel_{name}={level}"))
             .collect::<Vec<_>>()
             .join(",")
@@ -194,7 +194,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     directories(&config)?;
     cgroup::join(&config.cgroup.path)?;
     oom::adjust(config.oom_score);
-    metrics::install();
     let mut signals = Signals::new()?;
     let graph = registry.start(settings).await?;
     builtins::introduce(&graph, &facts);

@@ -7,12 +7,14 @@ use kevel_plugin::{Graph, Registry};
 use kevel_runtime::plugin::Shims;
 use kevel_service::introspection::Facts;
 
-use crate::server;
+use crate::{metrics, server};
 
 /// The builtin plugins. The facts are what introspection tells; [`introduce`] fills them in.
 pub(crate) fn registry(facts: &Facts) -> Registry {
     let mut registry = Registry::default();
     registry
+        // Where everybody's metrics are.
+        .add::<metrics::Prometheus>()
         // What is on disk.
         .add::<kevel_content::Plugin>()
         .add::<kevel_event::Plugin>()
@@ -29,7 +31,8 @@ pub(crate) fn registry(facts: &Facts) -> Registry {
         .add::<kevel_runtime::plugin::Manager>()
         .add::<kevel_runtime::plugin::TaskRuntime>()
         .add::<kevel_runtime::plugin::Service>()
-        .add::<kevel_runtime::plugin::Controller>();
+        .add::<kevel_runtime::plugin::Controller>()
+        .add::<kevel_monitor::Plugin>();
     // What serves clients: the core services, each with its plugin in kevel-service, then CRI.
     kevel_service::register(&mut registry, facts);
     kevel_cri_server::plugin::register(&mut registry);
@@ -42,6 +45,8 @@ pub(crate) fn registry(facts: &Facts) -> Registry {
 pub(crate) fn introduce(graph: &Graph, facts: &Facts) {
     facts.set_reports(graph.reports().to_vec());
     if let Some((_, shims)) = graph.all::<Shims>().pop_first() {
+        let all = shims.clone();
+        facts.set_shim_health(Arc::new(move || all.health()));
         facts.set_runtime_probe(Arc::new(move |runtime, options| {
             let shims = shims.clone();
             Box::pin(async move { shims.runtime_info(&runtime, options.as_ref()).await.map_err(Into::into) })

@@ -8,6 +8,7 @@ pub mod cli;
 mod config;
 mod metrics;
 mod oom;
+mod process;
 mod publish;
 mod server;
 mod show;

@@ -43,6 +43,11 @@ impl Breaker {
         }
     }
 
+    /// How many calls in a row were not answered in time.
+    pub(crate) fn misses(&self) -> u32 {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).misses
+    }
+
     /// A call was answered, with whatever.
     pub(crate) fn answered(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();

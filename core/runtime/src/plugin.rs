@@ -7,10 +7,11 @@ use kevel_contract::{
     call::Target,
     event::Events,
     metadata::Metadata,
+    metric::Metrics,
     sandbox::{SandboxController, SandboxControllers},
     task::{TaskService, Tasks},
 };
-use kevel_plugin::{InitContext, InitError, Kind, One, deps};
+use kevel_plugin::{InitContext, InitError, Kind, Maybe, One, deps};
 use serde::{Deserialize, Serialize};
 
 use crate::{Daemon, Dirs, Role, RuntimeOf, ShimController, ShimManager, TaskManager, Timeouts};
@@ -63,6 +64,8 @@ deps! {
     pub struct ManagerDeps {
         /// Where the events of dead shims go.
         events: One<Events>,
+        /// Where shims are counted.
+        metrics: Maybe<Metrics>,
     }
 }
 
@@ -75,6 +78,9 @@ impl kevel_plugin::Plugin for Manager {
     async fn init(cx: InitContext, config: ManagerConfig, deps: ManagerDeps) -> Result<ShimManager, InitError> {
         let daemon = daemon(&cx, config)?;
         let manager = ShimManager::new(daemon, timeouts(&cx), deps.events.0);
+        if let Some(registry) = &deps.metrics.0 {
+            manager.expose(registry).map_err(InitError::failed)?;
+        }
         let closing = manager.clone();
         cx.on_close(move || async move { closing.close() });
         Ok(manager)

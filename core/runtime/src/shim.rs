@@ -275,6 +275,11 @@ impl Shim {
         answer.map_err(|source| Error::Call { method, id: self.id.clone(), source })
     }
 
+    /// How many calls in a row were not answered in time.
+    pub(crate) fn late(&self) -> u32 {
+        self.breaker.misses()
+    }
+
     /// Waits until the connection is lost.
     pub(crate) async fn closed(&self) {
         self.client.closed().await;

@@ -12,18 +12,20 @@
 
 mod answer;
 mod apparmor;
-mod cgroup;
 mod check;
 pub mod config;
 mod container;
 mod controller;
+mod counters;
 mod event;
 mod files;
 mod identity;
 mod image;
 mod index;
 mod intent;
+mod live;
 mod lock;
+mod metric;
 mod node;
 mod operation;
 mod patience;
@@ -38,6 +40,7 @@ mod server;
 mod service;
 mod translate;
 mod undo;
+mod usage;
 mod userns;
 
 pub use image::{ImageParts, Images};

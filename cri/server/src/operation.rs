@@ -14,14 +14,50 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use kevel_model::Result;
+use prometheus::HistogramVec;
 use tonic::Status;
 
-use crate::{answer::status, patience};
+use crate::{answer::status, counters::OperationCounters, patience};
 
 type Outcome = Result<String, Status>;
 
 /// The stage that an operation is in, and since when.
-type Stage = Arc<Mutex<(&'static str, Instant)>>;
+type Stage = Arc<At>;
+
+struct At {
+    kind: &'static str,
+    now: Mutex<(&'static str, Instant)>,
+    seconds: Option<HistogramVec>,
+}
+
+impl At {
+    /// Enters a stage and counts how long the one before took.
+    fn enter(&self, name: &'static str) {
+        let now = Instant::now();
+        let (before, since) =
+            std::mem::replace(&mut *self.now.lock().unwrap_or_else(PoisonError::into_inner), (name, now));
+        if let Some(seconds) = &self.seconds {
+            seconds.with_label_values(&[self.kind, before]).observe(now.duration_since(since).as_secs_f64());
+        }
+    }
+}
+
+/// What operations do, by the beginning of their keys.
+const KINDS: [(&str, &str); 9] = [
+    ("run pod sandbox ", "run_pod_sandbox"),
+    ("stop pod sandbox ", "stop_pod_sandbox"),
+    ("remove pod sandbox ", "remove_pod_sandbox"),
+    ("create container ", "create_container"),
+    ("start container ", "start_container"),
+    ("stop container ", "stop_container"),
+    ("remove container ", "remove_container"),
+    ("update container ", "update_container"),
+    ("pull image ", "pull_image"),
+];
+
+fn kind(key: &str) -> &'static str {
+    KINDS.iter().find(|(start, _)| key.starts_with(start)).map_or("other", |(_, kind)| kind)
+}
 
 tokio::task_local! {
     static STAGE: Stage;
@@ -30,7 +66,7 @@ tokio::task_local! {
 /// Says what the operation of this task does from now on, for its callers and the verbose status. Outside of an
 /// operation it says nothing.
 pub(crate) fn stage(name: &'static str) {
-    let _ = STAGE.try_with(|stage| *stage.lock().unwrap_or_else(PoisonError::into_inner) = (name, Instant::now()));
+    let _ = STAGE.try_with(|stage| stage.enter(name));
 }
 
 #[derive(Clone)]
@@ -47,6 +83,8 @@ struct Running {
 pub(crate) struct Progress {
     /// What it is.
     pub(crate) key: String,
+    /// What it does, in a word.
+    pub(crate) kind: &'static str,
     /// How long it has been running.
     pub(crate) took: Duration,
     /// What it does now, and for how long.
@@ -57,9 +95,15 @@ pub(crate) struct Progress {
 #[derive(Clone, Default)]
 pub(crate) struct Operations {
     running: Arc<Mutex<(u64, HashMap<String, Running>)>>,
+    counters: Option<OperationCounters>,
 }
 
 impl Operations {
+    /// Operations whose time, stages and failures are counted.
+    pub(crate) fn measured(counters: OperationCounters) -> Self {
+        Self { running: Arc::default(), counters: Some(counters) }
+    }
+
     /// Starts `work` under `key`, or joins the operation that runs there. `print` is what the request says: joining
     /// one that says something else is refused. The work goes on when the caller hangs up.
     pub(crate) async fn run<F>(&self, key: String, print: Vec<u8>, work: impl FnOnce() -> F) -> Outcome
@@ -77,8 +121,10 @@ impl Operations {
                     running.0 += 1;
                     let number = running.0;
                     let since = Instant::now();
-                    let stage: Stage = Arc::new(Mutex::new(("beginning", since)));
-                    let outcome = self.start(key.clone(), number, STAGE.scope(stage.clone(), work()));
+                    let seconds = self.counters.as_ref().map(|counters| counters.stages.clone());
+                    let now = Mutex::new(("beginning", since));
+                    let stage = Arc::new(At { kind: kind(&key), now, seconds });
+                    let outcome = self.start(key.clone(), number, stage.clone(), work());
                     let new = Running { number, print, since, stage, outcome };
                     running.1.insert(key.clone(), new.clone());
                     new
@@ -89,7 +135,7 @@ impl Operations {
         match tokio::time::timeout_at(deadline, found.outcome.clone()).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let Progress { key, took, stage: (stage, since) } = found.progress(key);
+                let Progress { key, took, stage: (stage, since), .. } = found.progress(key);
                 Err(Status::deadline_exceeded(format!(
                     "{key}: still {stage}, for {since:.1?} of {took:.1?} in all; it goes on, and asking again joins it"
                 )))
@@ -101,13 +147,18 @@ impl Operations {
         &self,
         key: String,
         number: u64,
+        stage: Stage,
         work: impl Future<Output = Result<String>> + Send + 'static,
     ) -> Shared<BoxFuture<'static, Outcome>> {
         let operations = self.clone();
         // The task removes its entry after it ended; it cannot run before the caller inserted it, who holds the lock.
         let task = tokio::spawn(async move {
+            let began = Instant::now();
+            let work = STAGE.scope(stage.clone(), work);
             let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await;
             operations.finish(&key, number);
+            stage.enter("over");
+            operations.count(stage.kind, began.elapsed(), &outcome);
             match outcome {
                 Ok(outcome) => outcome.map_err(|error| status(&error)),
                 Err(_) => Err(Status::internal(format!("{key}: the operation panicked"))),
@@ -125,6 +176,16 @@ impl Operations {
         }
     }
 
+    fn count<E>(&self, kind: &str, took: Duration, outcome: &std::result::Result<Result<String>, E>) {
+        let Some(counters) = &self.counters else { return };
+        let code = match outcome {
+            Ok(Ok(_)) => return counters.seconds.with_label_values(&[kind]).observe(took.as_secs_f64()),
+            Ok(Err(error)) => format!("{:?}", error.code()),
+            Err(_) => "Panic".to_owned(),
+        };
+        counters.failures.with_label_values(&[kind, code.as_str()]).inc();
+    }
+
     /// What runs, in order of key.
     pub(crate) fn list(&self) -> Vec<Progress> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,8 +197,8 @@ impl Operations {
 
 impl Running {
     fn progress(&self, key: String) -> Progress {
-        let (stage, since) = *self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        Progress { key, took: self.since.elapsed(), stage: (stage, since.elapsed()) }
+        let (stage, since) = *self.stage.now.lock().unwrap_or_else(PoisonError::into_inner);
+        Progress { key, kind: self.stage.kind, took: self.since.elapsed(), stage: (stage, since.elapsed()) }
     }
 }
 
@@ -190,6 +251,24 @@ mod tests {
         let again = operations.run("make".into(), vec![], || async { Ok(String::new()) });
         let (again, _) = tokio::join!(again, async { go.send(()).unwrap() });
         assert_eq!(again.unwrap(), "a sock");
+    }
+
+    #[tokio::test]
+    async fn operations_and_their_stages_are_counted() {
+        let registry = kevel_contract::metric::MetricRegistry::default();
+        let counters = crate::counters::Counters::new(&registry).unwrap().operations;
+        let operations = Operations::measured(counters.clone());
+        let work = || async {
+            stage("knitting");
+            Ok(String::new())
+        };
+        operations.run("run pod sandbox p".into(), vec![], work).await.unwrap();
+        let of = |stage| counters.stages.with_label_values(&["run_pod_sandbox", stage]).get_sample_count();
+        assert_eq!((of("beginning"), of("knitting"), of("over")), (1, 1, 0));
+        assert_eq!(counters.seconds.with_label_values(&["run_pod_sandbox"]).get_sample_count(), 1);
+        let fails = || async { Err(kevel_model::Error::not_found("x")) };
+        operations.run("start container c".into(), vec![], fails).await.unwrap_err();
+        assert_eq!(counters.failures.with_label_values(&["start_container", "NotFound"]).get(), 1);
     }
 
     #[tokio::test]

@@ -297,6 +297,7 @@ impl Server {
     /// Reads the output again and waits for the end.
     async fn follow(self: &Arc<Self>, id: &str, pid: u32) -> Result<()> {
         self.collect_output(id).await;
+        self.meter.follow(id, pid).await;
         self.set_state(id, |state| {
             (state.pid, state.unknown) = (pid, false);
             if state.started_at == 0 {

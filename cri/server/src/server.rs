@@ -12,11 +12,12 @@ use kevel_contract::{
     container::ContainerStore,
     event::EventExchange,
     introspection::Introspection,
+    metric::MetricRegistry,
     sandbox::{SandboxController, SandboxStore},
     snapshot::Snapshotter,
     task::Tasks,
 };
-use kevel_cri_logs::Io;
+use kevel_cri_logs::{Io, Stats};
 use kevel_cri_network::Network;
 use kevel_cri_spec::{Node, Policy};
 use kevel_cri_streaming::Endpoint;
@@ -25,17 +26,20 @@ use tokio::sync::watch;
 
 use crate::{
     config::{Handler, RuntimeConfig},
-    event::Hub,
+    counters::Counters,
     files::Files,
     image::Images,
     index::Index,
+    live::add,
     lock::Locks,
+    metric::Recent,
     node,
     operation::Operations,
     reach::Reach,
     rootfs::Source,
     runtime::Features,
-    sandbox::{Unfinished, Usages},
+    sandbox::Unfinished,
+    usage::Meter,
 };
 
 /// The longest that a call to a core service may take while a pod or a container is made or ended. Shims have shorter
@@ -52,6 +56,8 @@ pub struct Settings {
     pub(crate) files: Files,
     /// The longest that one step of the undo of a failed operation may take.
     pub(crate) defer_cleanup: Duration,
+    /// How often CPU time is looked at.
+    pub(crate) stats_period: Duration,
 }
 
 impl Settings {
@@ -63,6 +69,7 @@ impl Settings {
     pub fn new(config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
         config.check()?;
         let handlers = crate::config::resolve_handlers(&config)?;
+        let stats_period = config.stats_period()?;
         let node = node::look(config.disable_apparmor);
         let policy = Policy {
             namespace: Namespace::k8s().as_str().to_owned(),
@@ -75,7 +82,7 @@ impl Settings {
             enable_unprivileged_icmp: config.enable_unprivileged_icmp,
         };
         let defer_cleanup = Duration::from_secs(60);
-        Ok(Self { config, handlers, node, policy, files: Files::new(root, state), defer_cleanup })
+        Ok(Self { config, handlers, node, policy, files: Files::new(root, state), stats_period, defer_cleanup })
     }
 
     /// With another limit for each step of an undo.
@@ -118,6 +125,8 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     /// Where clients come for streams.
     pub streaming: Endpoint,
+    /// Where the server's metrics go.
+    pub metrics: MetricRegistry,
 }
 
 /// The CRI server; one for the daemon's life.
@@ -134,16 +143,19 @@ pub struct Server {
     pub(crate) streaming: Endpoint,
     pub(crate) scope: Scope,
     pub(crate) index: Index,
-    pub(crate) hub: Hub,
     pub(crate) operations: Operations,
     pub(crate) pods: Locks,
     pub(crate) locks: Locks,
-    pub(crate) usages: Usages,
+    pub(crate) meter: Meter,
+    pub(crate) metrics_recent: Recent,
     pub(crate) features: Features,
     pub(crate) reach: Reach,
     pub(crate) unfinished: Unfinished,
+    pub(crate) counters: Counters,
     networks: BTreeMap<String, Arc<Network>>,
     lives: Mutex<HashMap<String, Arc<Life>>>,
+    /// What the logs of containers that are gone took.
+    buried: Mutex<Stats>,
 }
 
 /// What lives with a container's process.
@@ -156,9 +168,13 @@ pub(crate) struct Life {
 
 impl Server {
     /// A server that knows no pods yet; see [`Server::recover`].
-    pub fn new(parts: Parts) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// When the name of a metric is taken: there is one server for a registry.
+    pub fn new(parts: Parts) -> Result<Arc<Self>> {
         let networks = networks(&parts.settings);
-        Arc::new(Self {
+        let counters = Counters::new(&parts.metrics)?;
+        let server = Arc::new(Self {
             containers: parts.containers,
             sandboxes: parts.sandboxes,
             tasks: parts.tasks,
@@ -171,17 +187,21 @@ impl Server {
             streaming: parts.streaming,
             scope: Scope::new(Namespace::k8s()),
             index: Index::default(),
-            hub: Hub::default(),
-            operations: Operations::default(),
+            operations: Operations::measured(counters.operations.clone()),
+            counters,
             pods: Locks::default(),
             locks: Locks::default(),
-            usages: Usages::default(),
+            meter: Meter::default(),
+            metrics_recent: Recent::default(),
             features: Features::default(),
             reach: Reach::default(),
             unfinished: Unfinished::default(),
             networks,
             lives: Mutex::default(),
-        })
+            buried: Mutex::default(),
+        });
+        server.expose(&parts.metrics)?;
+        Ok(server)
     }
 
     /// Follows the networks' configuration until the daemon ends.
@@ -217,6 +237,11 @@ impl Server {
     /// Every network, the general one first.
     pub(crate) fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
         self.networks.values()
+    }
+
+    /// The runtime of a handler, by which timers are told apart.
+    pub(crate) fn runtime_of(&self, handler: &str) -> &str {
+        self.settings.handler(handler).map_or("", |handler| handler.runtime.name.as_str())
     }
 
     /// The controller of that name.
@@ -258,7 +283,21 @@ impl Server {
     }
 
     pub(crate) fn bury(&self, id: &str) -> Option<Arc<Life>> {
-        self.lives.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        let life = self.lives.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        if let Some(io) = life.as_ref().and_then(|life| life.io.as_ref()) {
+            add(&mut self.buried.lock().unwrap_or_else(PoisonError::into_inner), io.log().stats());
+        }
+        life
+    }
+
+    /// What the logs of all containers took since the daemon started.
+    pub(crate) fn log_stats(&self) -> Stats {
+        let mut sum = *self.buried.lock().unwrap_or_else(PoisonError::into_inner);
+        let lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        for io in lives.values().filter_map(|life| life.io.as_ref()) {
+            add(&mut sum, io.log().stats());
+        }
+        sum
     }
 
     /// A call with the last of all deadlines.

@@ -71,6 +71,30 @@ fn profile(kind: i32) -> Option<SecurityProfile> {
     Some(SecurityProfile { profile_type: kind, localhost_ref: String::new() })
 }
 
+#[tokio::test]
+async fn metrics_and_events_of_an_empty_node() {
+    use futures::{FutureExt as _, StreamExt as _};
+    let bench = Bench::new().await;
+    let rpc = bench.runtime();
+    let listed = rpc.list_metric_descriptors(Request::new(ListMetricDescriptorsRequest {})).await.unwrap();
+    let described = listed.into_inner().descriptors;
+    assert!(described.len() >= 56 && described.iter().all(|one| one.label_keys.starts_with(&["pod".to_owned()])));
+    let listed = rpc.list_pod_sandbox_metrics(Request::new(ListPodSandboxMetricsRequest {})).await.unwrap();
+    assert!(listed.into_inner().pod_metrics.is_empty());
+    let request = || Request::new(GetEventsRequest {});
+    let mut streams = Vec::new();
+    let refused = loop {
+        match rpc.get_container_events(request()).await {
+            Ok(stream) => streams.push(stream.into_inner()),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused.code(), streams.len()), (Code::ResourceExhausted, 64));
+    assert!(streams[0].next().now_or_never().is_none());
+    streams.pop();
+    assert!(rpc.get_container_events(request()).await.is_ok());
+}
+
 struct Bench {
     fake: Fake,
     server: Arc<Server>,

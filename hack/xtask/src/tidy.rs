@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-contract", &["kevel-model", "kevel-plugin"]),
     ("kevel-database", &["kevel-model"]),
     ("kevel-mount", &["kevel-model"]),
+    ("kevel-cgroup", &["kevel-mount"]),
     ("kevel-event", &["kevel-contract", "kevel-model", "kevel-plugin"]),
     ("kevel-content", &["kevel-contract", "kevel-model", "kevel-plugin"]),
     ("kevel-snapshot", &["kevel-contract", "kevel-database", "kevel-model", "kevel-mount", "kevel-plugin"]),
@@ -30,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "kevel-transfer",
         &["kevel-contract", "kevel-diff", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-registry"],
     ),
+    ("kevel-monitor", &["kevel-cgroup", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
     ("kevel-runtime", &["kevel-contract", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-service", &["kevel-client", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-client", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
@@ -41,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "kevel-cri-server",
         &[
+            "kevel-cgroup",
             "kevel-contract",
             "kevel-cri-cdi",
             "kevel-cri-logs",
@@ -72,6 +75,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
             "core/daemon/",
             "core/runtime/",
             "core/metadata/",
+            "core/monitor/",
             "cri/server/",
             "e2e/",
             "hack/kevel-bench/",

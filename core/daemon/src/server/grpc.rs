@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use kevel_plugin::{All, InitContext, InitError, Plugin, deps};
+use kevel_contract::metric::Metrics;
+use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::RoutesBuilder, transport::Server as Tonic};
 
-use super::{Server, Servers, Serving, socket::Socket};
-use crate::metrics::Counting;
+use super::{Server, Servers, Serving, count::Counting, socket::Socket};
 
 /// Calls of one connection that may run at once; kubelet and busy clients stay far below.
 const MAX_STREAMS: u32 = 4096;
@@ -21,7 +21,11 @@ pub(crate) struct Grpc;
 
 deps! {
     /// Everything that serves clients.
-    pub(crate) struct Deps { plugins: All<GrpcPlugins> }
+    pub(crate) struct Deps {
+        plugins: All<GrpcPlugins>,
+        /// Where calls are counted.
+        metrics: One<Metrics>,
+    }
 }
 
 impl Plugin for Grpc {
@@ -33,11 +37,17 @@ impl Plugin for Grpc {
     async fn init(cx: InitContext, config: Socket, deps: Deps) -> Result<Server, InitError> {
         cx.export("address", config.address.clone());
         let offers: Vec<_> = deps.plugins.0.into_values().collect();
-        Ok(Server::new(move |stop| listen(config.clone(), offers.clone(), stop)))
+        let counting = Counting::new(&deps.metrics).map_err(InitError::failed)?;
+        Ok(Server::new(move |stop| listen(config.clone(), offers.clone(), counting.clone(), stop)))
     }
 }
 
-async fn listen(config: Socket, offers: Vec<Offer>, stop: CancellationToken) -> anyhow::Result<Serving> {
+async fn listen(
+    config: Socket,
+    offers: Vec<Offer>,
+    counting: Counting,
+    stop: CancellationToken,
+) -> anyhow::Result<Serving> {
     let listener = config.listen().await?;
     let mut routes = RoutesBuilder::default();
     for offer in &offers {
@@ -46,7 +56,7 @@ async fn listen(config: Socket, offers: Vec<Offer>, stop: CancellationToken) -> 
     let server = Tonic::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(Some(MAX_STREAMS))
-        .layer(Counting)
+        .layer(counting)
         .add_routes(routes.routes());
     let path = config.address;
     Ok(Box::pin(async move {

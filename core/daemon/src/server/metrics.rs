@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Bytes, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kevel_plugin::{InitContext, InitError, Plugin};
+use kevel_contract::metric::{MetricRegistry, Metrics as Registry};
+use kevel_plugin::{InitContext, InitError, One, Plugin, deps};
 use prometheus::{Encoder as _, TextEncoder};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,13 +26,18 @@ pub(crate) struct Config {
     pub address: String,
 }
 
+deps! {
+    /// What is served.
+    pub(crate) struct Deps { metrics: One<Registry> }
+}
+
 impl Plugin for Metrics {
     type Kind = Servers;
     const ID: &'static str = "metrics";
     type Config = Config;
-    type Deps = ();
+    type Deps = Deps;
 
-    async fn init(cx: InitContext, config: Config, _: ()) -> Result<Server, InitError> {
+    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<Server, InitError> {
         if config.address.is_empty() {
             return Err(InitError::Skip("no address is configured".to_owned()));
         }
@@ -39,12 +45,14 @@ impl Plugin for Metrics {
             uri: cx.uri.clone(),
             message: format!("address: {:?} is not IP:PORT", config.address),
         })?;
-        Ok(Server::new(move |stop| listen(address, stop)))
+        let registry = deps.metrics.0;
+        Ok(Server::new(move |stop| listen(address, registry.clone(), stop)))
     }
 }
 
-async fn listen(address: SocketAddr, stop: CancellationToken) -> anyhow::Result<Serving> {
+async fn listen(address: SocketAddr, registry: MetricRegistry, stop: CancellationToken) -> anyhow::Result<Serving> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening at {address}"))?;
+    tracing::info!(address = %listener.local_addr()?, "metrics are served");
     Ok(Box::pin(async move {
         loop {
             let accepted = tokio::select! {
@@ -52,7 +60,7 @@ async fn listen(address: SocketAddr, stop: CancellationToken) -> anyhow::Result<
                 () = stop.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(connection(stream, stop.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(connection(stream, registry.clone(), stop.clone()))),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a metrics connection");
                     tokio::task::yield_now().await;
@@ -62,8 +70,11 @@ async fn listen(address: SocketAddr, stop: CancellationToken) -> anyhow::Result<
     }))
 }
 
-async fn connection(stream: TcpStream, stop: CancellationToken) {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
+async fn connection(stream: TcpStream, registry: MetricRegistry, stop: CancellationToken) {
+    let service = service_fn(|request| {
+        let registry = registry.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &registry).await) }
+    });
     let mut server = hyper::server::conn::http1::Builder::new();
     // A scraper that opens a connection and says nothing must not keep it.
     server.timer(TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(30));
@@ -77,7 +88,7 @@ async fn connection(stream: TcpStream, stop: CancellationToken) {
     }
 }
 
-fn answer<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, registry: &MetricRegistry) -> Response<Full<Bytes>> {
     let plain = |status, text: &'static str| {
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
         *response.status_mut() = status;
@@ -90,11 +101,20 @@ fn answer<B>(request: &Request<B>) -> Response<Full<Bytes>> {
         return plain(StatusCode::NOT_FOUND, "metrics are at /v1/metrics\n");
     }
     let encoder = TextEncoder::new();
-    let mut text = Vec::new();
-    if let Err(error) = encoder.encode(&prometheus::gather(), &mut text) {
-        tracing::error!(%error, "encoding metrics");
-        return plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be encoded\n");
-    }
+    let registry = registry.clone();
+    // Collectors read small files.
+    let gathered = tokio::task::spawn_blocking(move || {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).map(|()| text)
+    });
+    let text = match gathered.await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "encoding metrics");
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be encoded\n");
+        }
+        Err(_) => return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric can't be read\n"),
+    };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     if let Ok(kind) = encoder.format_type().parse() {
         response.headers_mut().insert("content-type", kind);
@@ -106,15 +126,16 @@ fn answer<B>(request: &Request<B>) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn answers_only_where_metrics_are() {
-        let check = |method: Method, path: &str, want: StatusCode| {
+    #[tokio::test]
+    async fn answers_only_where_metrics_are() {
+        let registry = MetricRegistry::default();
+        let check = async |method: Method, path: &str, want: StatusCode| {
             let request = Request::builder().method(method).uri(path).body(()).unwrap();
-            assert_eq!(answer(&request).status(), want, "{path}");
+            assert_eq!(answer(&request, &registry).await.status(), want, "{path}");
         };
-        check(Method::GET, "/v1/metrics", StatusCode::OK);
-        check(Method::GET, "/metrics", StatusCode::OK);
-        check(Method::GET, "/", StatusCode::NOT_FOUND);
-        check(Method::POST, "/metrics", StatusCode::METHOD_NOT_ALLOWED);
+        check(Method::GET, "/v1/metrics", StatusCode::OK).await;
+        check(Method::GET, "/metrics", StatusCode::OK).await;
+        check(Method::GET, "/", StatusCode::NOT_FOUND).await;
+        check(Method::POST, "/metrics", StatusCode::METHOD_NOT_ALLOWED).await;
     }
 }

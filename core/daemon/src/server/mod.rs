@@ -1,6 +1,7 @@
 //! The listeners: gRPC, ttrpc and metrics, each a plugin. A listener's plugin collects what it serves while the graph
 //! starts; its socket is opened when everything has started.
 
+mod count;
 mod grpc;
 mod metrics;
 mod socket;

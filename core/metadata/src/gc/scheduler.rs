@@ -3,8 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use kevel_contract::metadata::{Activity, Garbage, GarbageCollector, Metadata};
-use kevel_plugin::{InitContext, InitError, One, Plugin, deps};
+use kevel_contract::{
+    metadata::{Activity, Garbage, GarbageCollector, Metadata},
+    metric::{MetricRegistry, Metrics},
+};
+use kevel_model::Result;
+use kevel_plugin::{InitContext, InitError, Maybe, One, Plugin, deps};
+use prometheus::{HistogramVec, IntCounterVec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -64,6 +69,8 @@ deps! {
     pub struct Deps {
         /// Whose garbage it is.
         metadata: One<Metadata>,
+        /// Where collections are counted.
+        metrics: Maybe<Metrics>,
     }
 }
 
@@ -76,7 +83,7 @@ impl Plugin for Scheduler {
     type Config = Config;
     type Deps = Deps;
 
-    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<GarbageCollector, InitError> {
+    async fn init(cx: InitContext, config: Config, deps: Deps) -> std::result::Result<GarbageCollector, InitError> {
         if !(0.0..=1.0).contains(&config.pause_threshold) {
             let wrong = format!("pause_threshold must be between 0 and 1, not {}", config.pause_threshold);
             return Err(InitError::Failed(wrong.into()));
@@ -86,10 +93,11 @@ impl Plugin for Scheduler {
         cx.export("MutationThreshold", config.mutation_threshold.to_string());
         cx.export("ScheduleDelay", duration::text(config.schedule_delay));
         let (garbage, activity) = (deps.metadata.garbage.clone(), deps.metadata.activity.clone());
+        let counts = deps.metrics.0.as_ref().map(Counts::new).transpose().map_err(InitError::failed)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (stopped, collector) = (stop.clone(), garbage.clone());
         tasks.spawn(async move {
-            stopped.run_until_cancelled(run(config, collector, activity)).await;
+            stopped.run_until_cancelled(run(config, collector, activity, counts)).await;
         });
         tasks.close();
         cx.on_close(move || async move {
@@ -100,11 +108,43 @@ impl Plugin for Scheduler {
     }
 }
 
-async fn run(config: Config, garbage: GarbageCollector, mut activity: watch::Receiver<Activity>) {
+/// Collections, under containerd's names.
+struct Counts {
+    collections: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Counts {
+    fn new(registry: &MetricRegistry) -> Result<Self> {
+        Ok(Self {
+            collections: registry.counters("containerd_gc_collections_total", "garbage collections", &["status"])?,
+            seconds: registry.seconds("containerd_gc_gc_seconds", "time of garbage collections", &[])?,
+        })
+    }
+
+    fn count(&self, took: Duration, succeeded: bool) {
+        let status = if succeeded { "success" } else { "fail" };
+        self.collections.with_label_values(&[status]).inc();
+        if succeeded {
+            self.seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
+        }
+    }
+}
+
+async fn run(
+    config: Config,
+    garbage: GarbageCollector,
+    mut activity: watch::Receiver<Activity>,
+    counts: Option<Counts>,
+) {
     tokio::time::sleep(config.startup_delay).await;
     loop {
         let (since, started) = (*activity.borrow_and_update(), Instant::now());
-        if let Err(error) = garbage.collect().await {
+        let collected = garbage.collect().await;
+        if let Some(counts) = &counts {
+            counts.count(started.elapsed(), collected.is_ok());
+        }
+        if let Err(error) = collected {
             tracing::error!(error = %error.chain(), "garbage collection failed");
         }
         tokio::time::sleep(config.rest(started.elapsed())).await;

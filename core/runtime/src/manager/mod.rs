@@ -6,6 +6,7 @@ mod cgroup;
 mod end;
 mod exits;
 mod force;
+mod health;
 mod recover;
 mod start;
 mod stray;

@@ -77,6 +77,16 @@ impl Table {
         shims
     }
 
+    /// Everything in the table without waiting for anything: its shim, or what is being done about one.
+    pub(super) fn states(&self) -> Vec<(Key, std::result::Result<Arc<Shim>, &'static str>)> {
+        let state = |slot: &Slot| match slot {
+            Slot::Starting => Err("starting"),
+            Slot::Loading(_) => Err("loading"),
+            Slot::Running(shim) => Ok(shim.clone()),
+        };
+        self.lock().iter().map(|(key, slot)| (key.clone(), state(slot))).collect()
+    }
+
     /// Whether another container or sandbox needs the shim at the same address.
     pub(super) fn is_shared(&self, shim: &Shim) -> bool {
         self.lock().values().any(|slot| match slot {

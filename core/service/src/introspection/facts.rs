@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use kevel_client::convert::{any_read, any_wire, introspection};
 use kevel_contract::{
     call::Target,
-    introspection::{Backend, Introspection, IntrospectionService, PluginInfo, RuntimeInfo, Server},
+    introspection::{Backend, Health, Introspection, IntrospectionService, PluginInfo, RuntimeInfo, Server},
 };
 use kevel_model::{Adaptor, Any, Error, Filters, Result};
 use kevel_plugin::{Registration, Report};
@@ -22,6 +22,9 @@ use kevel_proto::containerd::types::RuntimeRequest;
 
 /// Asks the shim of a runtime, with options for it, what it is.
 pub type RuntimeProbe = Arc<dyn Fn(String, Option<Any>) -> BoxFuture<'static, Result<RuntimeInfo>> + Send + Sync>;
+
+/// Says how shims are doing, without asking one.
+pub type ShimHealth = Arc<dyn Fn() -> Vec<Health> + Send + Sync>;
 
 /// Where the daemon keeps its identity, below the root directory; the folder is that of containerd's gRPC plugin.
 const UUID: &str = "io.containerd.grpc.v1.introspection/uuid";
@@ -36,6 +39,7 @@ pub struct Facts(Arc<Inner>);
 struct Inner {
     reports: OnceLock<Vec<Arc<Report>>>,
     probe: OnceLock<RuntimeProbe>,
+    health: OnceLock<ShimHealth>,
 }
 
 impl Facts {
@@ -47,6 +51,11 @@ impl Facts {
     /// Tells how to ask a shim; the first call stays.
     pub fn set_runtime_probe(&self, probe: RuntimeProbe) {
         let _ = self.0.probe.set(probe);
+    }
+
+    /// Tells how to learn how shims are doing; the first call stays.
+    pub fn set_shim_health(&self, health: ShimHealth) {
+        let _ = self.0.health.set(health);
     }
 
     /// The plugin `io.containerd.service.v1.introspection-service`, which tells these facts.
@@ -116,6 +125,11 @@ impl Backend for Teller {
         let probe = probe.ok_or_else(|| Error::unimplemented("this daemon runs no shims"))?;
         probe(runtime.to_owned(), options).await
     }
+
+    async fn health(&self) -> Result<Vec<Health>> {
+        let health = self.facts.0.health.get();
+        Ok(health.ok_or_else(|| Error::unimplemented("this daemon runs no shims"))?())
+    }
 }
 
 /// The identity in `file`, made when there is none.
@@ -180,6 +194,11 @@ mod tests {
         let options = || Some(any_read(kevel_proto::any::pack(&request)));
         assert!(service.plugin_info(RUNTIME, "task", options()).await.unwrap_err().is_unimplemented());
         facts.set_runtime_probe(Arc::new(|name, _| Box::pin(async { Ok(RuntimeInfo { name, ..Default::default() }) })));
+        assert!(service.health().await.unwrap_err().is_unimplemented());
+        let health = Health { subject: "shim a/b".into(), state: "ok".into(), detail: String::new() };
+        let told = health.clone();
+        facts.set_shim_health(Arc::new(move || vec![told.clone()]));
+        assert_eq!(service.health().await.unwrap(), [health]);
         let info = service.plugin_info(RUNTIME, "task", options()).await.unwrap();
         assert_eq!(info.extra.unwrap().type_url, "containerd.types.RuntimeInfo");
     }

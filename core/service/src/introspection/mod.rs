@@ -5,7 +5,7 @@ mod plugin_info;
 mod plugins;
 mod server_info;
 
-pub use facts::{Facts, RuntimeProbe};
+pub use facts::{Facts, RuntimeProbe, ShimHealth};
 
 use kevel_proto::containerd::services::introspection::v1::{
     PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,

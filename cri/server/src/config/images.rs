@@ -34,6 +34,8 @@ pub struct ImagesConfig {
     pub image_decryption: ImageDecryption,
     /// Snapshotter and platform of handlers, by handler.
     pub runtime_platforms: BTreeMap<String, RuntimePlatform>,
+    /// Seconds between two counts of how large a container's own files are; a large directory is counted more rarely.
+    pub stats_collect_period: u64,
 }
 
 /// How registries are found.
@@ -93,6 +95,7 @@ impl Default for ImagesConfig {
             registry: RegistryConfig::default(),
             image_decryption: ImageDecryption::default(),
             runtime_platforms: BTreeMap::new(),
+            stats_collect_period: 10,
         }
     }
 }

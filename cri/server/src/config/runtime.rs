@@ -49,6 +49,8 @@ pub struct RuntimeConfig {
     /// How long a path of the node that a container mounts may take to answer; Kevel's own key.
     #[serde(with = "duration")]
     pub host_path_timeout: Duration,
+    /// How often CPU time is looked at, to say how many cores are used, e.g. `5s`; empty for 1 second.
+    pub stats_collect_period: String,
 }
 
 /// Runtime handlers.
@@ -125,6 +127,32 @@ impl Default for CniTimeouts {
     }
 }
 
+impl RuntimeConfig {
+    /// How often CPU time is looked at.
+    pub(crate) fn stats_period(&self) -> Result<Duration> {
+        let text = self.stats_collect_period.trim();
+        if text.is_empty() {
+            return Ok(Duration::from_secs(1));
+        }
+        let wrong =
+            || Error::invalid_argument(format!("stats_collect_period: {text:?} is no time such as 10s or 500ms"));
+        let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+        let (number, unit) = text.split_at(unit);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(wrong()),
+        } * number.parse::<f64>().map_err(|_| wrong())?;
+        let period = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+        if period < Duration::from_millis(100) {
+            return Err(Error::invalid_argument(format!("stats_collect_period: {text:?} is less than 100ms")));
+        }
+        Ok(period)
+    }
+}
+
 impl Default for RuntimeConfig {
     fn default() -> Self {
         Self {
@@ -146,6 +174,7 @@ impl Default for RuntimeConfig {
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             drain_exec_sync_io_timeout: String::new(),
             host_path_timeout: Duration::from_secs(20),
+            stats_collect_period: String::new(),
         }
     }
 }
@@ -224,6 +253,26 @@ impl CniConfig {
                 status: self.timeouts.status,
                 gc: self.timeouts.gc,
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods() {
+        let check = |text: &str, want: Option<u64>| {
+            let config = RuntimeConfig { stats_collect_period: text.to_owned(), ..RuntimeConfig::default() };
+            assert_eq!(config.stats_period().ok().map(|period| period.as_millis()), want.map(u128::from), "{text}");
+        };
+        check("", Some(1000));
+        check("10s", Some(10_000));
+        check("500ms", Some(500));
+        check("1.5m", Some(90_000));
+        for bad in ["10", "s", "-1s", "1d", "10ms", "1e99h", "1s2"] {
+            check(bad, None);
         }
     }
 }

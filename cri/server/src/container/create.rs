@@ -7,9 +7,7 @@ use kevel_cri_spec::{ContainerInput, Mode, SandboxPaths};
 use kevel_model::{Any, Error, Labels, Result};
 use kevel_proto::{
     any::SPEC,
-    runtime::v1::{
-        ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
-    },
+    runtime::v1::{ContainerConfig, CreateContainerRequest, CreateContainerResponse, NamespaceMode},
 };
 use prost::Message;
 use tonic::Status;
@@ -19,6 +17,7 @@ use crate::{
     answer::status,
     apparmor, check,
     config::Handler,
+    counters::timed,
     files::{self, blocking},
     identity,
     image::Image,
@@ -111,11 +110,11 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
     };
     let plan = Plan { pod, handler, image, volumes: images, snapshotter };
     let mut undo = Undo::new(server.settings.defer_cleanup);
-    match build(server, &plan, record, &mut undo).await {
+    let timer = server.counters.container_create.with_label_values(&[plan.handler.runtime.name.as_str()]);
+    match timed(&timer, build(server, &plan, record, &mut undo)).await {
         Ok(record) => {
-            let (pod, id) = (record.sandbox_id.clone(), record.id.clone());
-            server.index.put_container(Container { record: Arc::new(record), state: Arc::default() });
-            server.tell(&pod, &id, ContainerEventType::ContainerCreatedEvent);
+            let id = record.id.clone();
+            server.index.announce_container(Container { record: Arc::new(record), state: Arc::default() });
             Ok(id)
         }
         Err(error) => {

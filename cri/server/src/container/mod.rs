@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use kevel_cri_logs::Settings;
 use kevel_model::{Error, Result};
-use kevel_proto::runtime::v1::ContainerState as CriState;
+use kevel_proto::runtime::v1::{ContainerEventType, ContainerState as CriState};
 
 use crate::{
     files::blocking,
@@ -53,7 +53,21 @@ impl Server {
 
     /// Changes a container's state in memory, then on disk.
     pub(crate) async fn set_state(&self, id: &str, change: impl FnOnce(&mut ContainerState)) -> Result<()> {
-        let Some(state) = self.index.change_state(id, change) else { return Ok(()) };
+        self.save_state(id, self.index.change_state(id, None, change)).await
+    }
+
+    /// As [`Server::set_state`], and tells whoever listens what that was.
+    pub(crate) async fn set_state_and_tell(
+        &self,
+        id: &str,
+        what: ContainerEventType,
+        change: impl FnOnce(&mut ContainerState),
+    ) -> Result<()> {
+        self.save_state(id, self.index.change_state(id, Some(what), change)).await
+    }
+
+    async fn save_state(&self, id: &str, state: Option<Arc<ContainerState>>) -> Result<()> {
+        let Some(state) = state else { return Ok(()) };
         let path = self.settings.files.status(id);
         blocking(move || write_state(&path, &state)).await
     }

@@ -12,6 +12,7 @@ use crate::{
     identity,
     record::{ContainerState, write_state},
     server::Server,
+    usage::Verdict,
 };
 
 /// Between two attempts to wait, when the task service cannot.
@@ -46,8 +47,9 @@ impl Server {
     /// Puts a container's end on record: its output is written, its task removed, its state saved, whoever waits told.
     pub(crate) async fn ended(self: &Arc<Self>, id: &str, exit: Exit) {
         let life = self.life(id);
+        let oom = self.judge_oom(id).await; // before its cgroup is removed with the task
         // On disk before the task goes, which is the only other one that knows; in memory when the output is complete.
-        if let Err(error) = self.write_end(id, &exit).await {
+        if let Err(error) = self.write_end(id, &exit, oom).await {
             tracing::warn!(container = id, error = error.chain(), "state is not on disk");
         }
         if let Err(error) = self.bounded("deleting a task", self.delete_task(id)).await {
@@ -60,12 +62,13 @@ impl Server {
             io.stop();
             let _ = io.fifos().remove();
         }
-        let saved = self.set_state(id, |state| end(state, &exit));
+        if oom != Verdict::No && oom != Verdict::Unknown {
+            self.counters.oom.inc();
+        }
+        let what = ContainerEventType::ContainerStoppedEvent;
+        let saved = self.set_state_and_tell(id, what, |state| end(state, &exit, oom));
         if let Err(error) = saved.await {
             tracing::warn!(container = id, error = error.chain(), "state is not on disk");
-        }
-        if let Ok(container) = self.index.container(id) {
-            self.tell(&container.record.sandbox_id, id, ContainerEventType::ContainerStoppedEvent);
         }
         if let Some(life) = self.bury(id) {
             life.ended.send_replace(true);
@@ -73,12 +76,25 @@ impl Server {
     }
 
     /// Writes the end of a container to disk and nowhere else.
-    async fn write_end(&self, id: &str, exit: &Exit) -> Result<()> {
+    async fn write_end(&self, id: &str, exit: &Exit, oom: Verdict) -> Result<()> {
         let Ok(container) = self.index.container(id) else { return Ok(()) };
         let mut state = ContainerState::clone(&container.state);
-        end(&mut state, exit);
+        end(&mut state, exit, oom);
         let path = self.settings.files.status(id);
         blocking(move || write_state(&path, &state)).await
+    }
+
+    /// Whether the kernel killed a process of the container for want of memory.
+    async fn judge_oom(&self, id: &str) -> Verdict {
+        let spec = async {
+            let entry = self.containers.get(&self.scope, id).await.ok()?;
+            let spec: serde_json::Value = serde_json::from_slice(&entry.spec?.value).ok()?;
+            spec.pointer("/linux/cgroupsPath")?.as_str().map(str::to_owned)
+        };
+        // One that was taken up after a restart may have ended before anybody looked where it is.
+        let path = if self.meter.follows(id) { None } else { spec.await };
+        let (meter, id) = (self.meter.clone(), id.to_owned());
+        blocking(move || Ok(meter.oom(&id, path.as_deref()))).await.unwrap_or(Verdict::Unknown)
     }
 
     /// Removes a task; one that is gone is no error.
@@ -89,7 +105,9 @@ impl Server {
         }
     }
 
-    /// Remembers which containers the kernel took a process from for want of memory, until the exchange ends.
+    /// Remembers which containers the kernel took a process from for want of memory, until the exchange ends. A shim's
+    /// word counts only where the container's own counter could not be read: in version 1 of cgroups shims hear of it
+    /// when another container of the pod is meant.
     pub async fn follow_oom(self: Arc<Self>) {
         loop {
             let filters = Filters::parse(&["topic==/tasks/oom,namespace==k8s.io"]).unwrap_or_default();
@@ -99,6 +117,9 @@ impl Server {
                 let Ok(oom) = any::unpack::<TaskOom>(&event) else { continue };
                 // The end may have been put on record before the news came.
                 let marked = self.set_state(&oom.container_id, |state| {
+                    if state.oom_counted {
+                        return;
+                    }
                     state.oom_killed = true;
                     if state.finished_at != 0 && state.exit_code != 0 {
                         state.reason = "OOMKilled".to_owned();
@@ -112,11 +133,16 @@ impl Server {
 }
 
 /// The state of a container that has ended.
-fn end(state: &mut ContainerState, exit: &Exit) {
+fn end(state: &mut ContainerState, exit: &Exit, oom: Verdict) {
     state.pid = 0;
     state.unknown = false;
     state.finished_at = identity::nanos(exit.at).max(state.started_at);
     state.exit_code = i32::try_from(exit.status).unwrap_or(i32::MAX);
+    state.oom_counted = oom != Verdict::Unknown;
+    if state.oom_counted {
+        state.oom_killed = oom != Verdict::No;
+    }
+    oom.message().clone_into(&mut state.message);
     state.reason = match (state.oom_killed, state.exit_code) {
         (true, code) if code != 0 => "OOMKilled",
         (_, 0) => "Completed",

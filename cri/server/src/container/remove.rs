@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use kevel_model::Result;
-use kevel_proto::runtime::v1::ContainerEventType;
 use tonic::Status;
 
 use crate::{
     answer::status,
+    counters::timed,
     files::{blocking, remove_dir},
     intent::{self, Intent},
     operation::stage,
@@ -25,7 +25,10 @@ impl Server {
         let key = format!("remove container {id}");
         let work = || async move {
             stage("waiting for other work on the container");
-            server.erase_container(&id).await.map(|()| String::new())
+            let handler = server.index.pod(&container.record.sandbox_id).map(|pod| pod.record.handler.clone());
+            let runtime = server.runtime_of(&handler.unwrap_or_default());
+            let timer = server.counters.container_remove.with_label_values(&[runtime]);
+            timed(&timer, server.erase_container(&id)).await.map(|()| String::new())
         };
         self.operations.run(key, Vec::new(), work).await.map(drop)
     }
@@ -33,7 +36,9 @@ impl Server {
     /// As RemoveContainer, in the caller's task. The record goes last: while it is there, somebody can try again.
     pub(crate) async fn erase_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let _alone = self.locks.alone(id).await;
-        let Ok(container) = self.index.container(id) else { return Ok(()) };
+        if self.index.container(id).is_err() {
+            return Ok(());
+        }
         let dir = self.settings.files.container_state(id);
         blocking(move || intent::note(&dir, Intent::Remove)).await?;
         self.end_container(id, Duration::ZERO).await?;
@@ -41,8 +46,7 @@ impl Server {
         self.bury(id);
         self.erase_record(id).await?;
         self.index.remove_container(id);
-        self.usages.forget(id);
-        self.tell(&container.record.sandbox_id, id, ContainerEventType::ContainerDeletedEvent);
+        self.meter.forget(id);
         Ok(())
     }
 
@@ -54,6 +58,7 @@ impl Server {
         };
         self.bounded("deleting a task", self.delete_task(id)).await?;
         if let Some(snapshotter) = entry.as_ref().and_then(|entry| self.snapshotters.get(&entry.snapshotter)) {
+            self.images.forget_layer(&entry.as_ref().map_or_else(String::new, |entry| entry.snapshotter.clone()), id);
             match snapshotter.remove(&self.scope, id).await {
                 Err(error) if !error.is_not_found() => return Err(error.context(format!("removing container {id}"))),
                 _ => {}

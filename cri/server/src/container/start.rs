@@ -14,6 +14,7 @@ use super::log_error;
 use crate::{
     answer::status,
     config::Handler,
+    counters::timed,
     files::{self, blocking},
     identity,
     index::{Container, Pod},
@@ -57,11 +58,9 @@ async fn start(server: &Arc<Server>, id: &str) -> Result<()> {
     if !pod.ready {
         return Err(Error::failed_precondition(format!("pod sandbox {} is not running", pod.record.id)));
     }
-    match run(server, &pod, &container).await {
-        Ok(()) => {
-            server.tell(&pod.record.id, id, ContainerEventType::ContainerStartedEvent);
-            Ok(())
-        }
+    let timer = server.counters.container_start.with_label_values(&[server.runtime_of(&pod.record.handler)]);
+    match timed(&timer, run(server, &pod, &container)).await {
+        Ok(()) => Ok(()),
         Err(error) => {
             give_up(server, id, &error).await;
             Err(error.context(format!("starting container {id}")))
@@ -84,7 +83,7 @@ async fn give_up(server: &Arc<Server>, id: &str, error: &Error) {
         _ => {}
     }
     let message = error.chain();
-    let ended = server.set_state(id, |state| {
+    let ended = server.set_state_and_tell(id, ContainerEventType::ContainerStoppedEvent, |state| {
         state.pid = 0;
         state.finished_at = identity::now();
         state.exit_code = NOT_STARTED;
@@ -122,11 +121,12 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
     };
     stage("creating the task");
     let pid = server.bounded("creating a task", server.tasks.create(&server.scope, create)).await?;
+    server.meter.follow(id, pid).await;
     io.connected().await.map_err(|error| log_error("following the container's output".to_owned(), error))?;
     stage("starting the task");
     server.bounded("starting a task", server.tasks.start(&server.scope, id, "")).await?;
     server.live(id, Life { io: Some(io), ended: watch::Sender::new(false) });
-    let started = server.set_state(id, |state| {
+    let started = server.set_state_and_tell(id, ContainerEventType::ContainerStartedEvent, |state| {
         state.pid = pid;
         state.started_at = identity::now();
     });

@@ -1,30 +1,30 @@
 //! ContainerStats, ListContainerStats and StreamContainerStats.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::StreamExt as _;
+use kevel_cgroup::{Cpu, Memory, Pids, Place, Pressure, Pressures, Stall};
 use kevel_model::{Code, Result};
 use kevel_proto::runtime::v1::{
     ContainerAttributes, ContainerState, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemUsage, IoUsage,
     MemoryUsage, PsiData, PsiStats, SwapUsage, UInt64Value,
 };
 
-use crate::{
-    cgroup::{Place, Pressure, Reading, Stall},
-    files::blocking,
-    identity, image,
-    index::Container,
-    server::Server,
-};
+use crate::{files::blocking, identity, image, index::Container, server::Server};
 
-/// The longest that counting a container's own files may take before its statistics go without.
-const COUNT: Duration = Duration::from_secs(2);
+/// How many containers one thread reads in a go.
+const READ_AT_ONCE: usize = 32;
 
 impl Server {
     /// What a container uses.
     pub(crate) async fn container_stats(&self, id: &str) -> Result<ContainerStats> {
         let container = self.index.container(id)?;
-        self.measure(&container).await
+        if let Some(measured) = self.measure_all(vec![container.clone()]).await.pop() {
+            return Ok(measured);
+        }
+        // It does not run; what is left of it is its files.
+        let layer = self.writable_layer(&container.record.id).await;
+        Ok(self.describe_stats(&container, &Reading::default(), identity::now(), layer))
     }
 
     /// What every running container that matches uses.
@@ -61,41 +61,63 @@ impl Server {
 
     /// Measures containers; those that end meanwhile are left out.
     pub(crate) async fn measure_all(&self, list: Vec<Arc<Container>>) -> Vec<ContainerStats> {
-        let measured = futures::stream::iter(list).map(|one| async move { self.measure(&one).await });
-        measured.buffered(16).filter_map(|stats| async { stats.ok() }).collect().await
+        let parts: Vec<Vec<_>> = list.chunks(READ_AT_ONCE).map(<[_]>::to_vec).collect();
+        let read = futures::stream::iter(parts).map(|part| self.measure_part(part));
+        read.buffered(4).concat().await
     }
 
-    async fn measure(&self, container: &Container) -> Result<ContainerStats> {
-        let record = &container.record;
-        let pid = container.state.pid;
-        let reading = blocking(move || Ok(read(pid).unwrap_or_default())).await?;
-        let now = identity::now();
-        let counted = tokio::time::timeout(COUNT, self.writable_layer(&record.id)).await;
-        Ok(ContainerStats {
+    /// Reads several containers in one go, for that is less work than handing over each of them.
+    async fn measure_part(&self, part: Vec<Arc<Container>>) -> Vec<ContainerStats> {
+        let (meter, list) = (self.meter.clone(), part.clone());
+        let read = blocking(move || {
+            let read = |one: &Arc<Container>| {
+                let place = meter.place(&one.record.id, one.state.pid)?;
+                place.exists().then(|| (Reading::of(&place), identity::now()))
+            };
+            Ok(list.iter().map(read).collect::<Vec<_>>())
+        });
+        let Ok(read) = read.await else { return Vec::new() };
+        let read = part.into_iter().zip(read).filter_map(|(one, read)| read.map(|(reading, at)| (one, reading, at)));
+        let described = futures::stream::iter(read).map(|(one, reading, at)| async move {
+            let layer = self.writable_layer(&one.record.id).await;
+            self.describe_stats(&one, &reading, at, layer)
+        });
+        described.buffered(READ_AT_ONCE).collect().await
+    }
+
+    fn describe_stats(
+        &self,
+        container: &Container,
+        reading: &Reading,
+        now: i64,
+        writable_layer: Option<FilesystemUsage>,
+    ) -> ContainerStats {
+        let (record, memory) = (&container.record, memory(reading, now));
+        let swap = reading.memory.swap_limit.zip(reading.memory.swap);
+        ContainerStats {
             attributes: Some(ContainerAttributes {
                 id: record.id.clone(),
                 metadata: record.config.metadata.clone(),
                 labels: record.config.labels.clone(),
                 annotations: record.config.annotations.clone(),
             }),
-            cpu: Some(self.cpu(&record.id, &reading, now)),
-            memory: Some(memory(&reading, now)),
-            writable_layer: counted.ok().and_then(Result::ok),
+            cpu: Some(self.cpu(&record.id, reading, now)),
+            memory: Some(memory),
+            writable_layer,
             swap: Some(SwapUsage {
                 timestamp: now,
-                swap_available_bytes: value(
-                    reading.swap_limit.zip(reading.swap).map(|(limit, used)| limit.saturating_sub(used)),
-                ),
-                swap_usage_bytes: value(reading.swap),
+                swap_available_bytes: value(swap.map(|(limit, used)| limit.saturating_sub(used))),
+                swap_usage_bytes: value(reading.memory.swap),
             }),
-            io: io(&reading, now),
-        })
+            io: io(reading, now),
+        }
     }
 
-    async fn writable_layer(&self, id: &str) -> Result<FilesystemUsage> {
-        let entry = self.containers.get(&self.scope, id).await?;
-        let usage = self.snapshotter(&entry.snapshotter)?.usage(&self.scope, &entry.snapshot_key).await?;
-        Ok(image::fs_info::describe(usage, &self.images.mountpoint(&entry.snapshotter)))
+    /// How large a container's own files are, as last counted.
+    pub(crate) async fn writable_layer(&self, id: &str) -> Option<FilesystemUsage> {
+        let entry = self.containers.get(&self.scope, id).await.ok()?;
+        let (usage, at) = self.images.layer(&entry.snapshotter, &entry.snapshot_key).await?;
+        Some(image::fs_info::describe(usage, &self.images.mountpoint(&entry.snapshotter), at))
     }
 
     /// CPU time, and how many cores that is since the last look.
@@ -103,33 +125,51 @@ impl Server {
         CpuUsage {
             timestamp: now,
             usage_core_nano_seconds: value(reading.cpu),
-            usage_nano_cores: value(reading.cpu.and_then(|cpu| self.usages.rate(id, now, cpu))),
-            psi: reading.pressure[0].map(psi),
+            usage_nano_cores: value(reading.cpu.and_then(|cpu| self.meter.rate(id, now, cpu))),
+            psi: reading.pressure.cpu.map(psi),
         }
     }
 }
 
-/// What the cgroup of a process uses; nothing of one that is gone.
-fn read(pid: u32) -> Option<Reading> {
-    (pid != 0).then(|| Place::of(pid).ok()).flatten().map(|place| Reading::of(&place))
+/// What statistics are made of.
+#[derive(Default)]
+pub(crate) struct Reading {
+    /// CPU time in nanoseconds.
+    pub(crate) cpu: Option<u64>,
+    pub(crate) memory: Memory,
+    pub(crate) pids: Pids,
+    pub(crate) pressure: Pressures,
+}
+
+impl Reading {
+    /// Reads a place. Blocks.
+    pub(crate) fn of(place: &Place) -> Self {
+        Self {
+            cpu: Cpu::usage_of(place),
+            memory: Memory::of(place),
+            pids: Pids::of(place),
+            pressure: Pressures::of(place),
+        }
+    }
 }
 
 pub(crate) fn memory(reading: &Reading, now: i64) -> MemoryUsage {
-    let set = reading.working_set();
+    let memory = &reading.memory;
+    let set = memory.working_set();
     MemoryUsage {
         timestamp: now,
         working_set_bytes: value(set),
-        available_bytes: value(reading.limit.zip(set).map(|(limit, set)| limit.saturating_sub(set))),
-        usage_bytes: value(reading.memory),
-        rss_bytes: value(reading.rss),
-        page_faults: value(reading.faults),
-        major_page_faults: value(reading.major_faults),
-        psi: reading.pressure[1].map(psi),
+        available_bytes: value(memory.limit.zip(set).map(|(limit, set)| limit.saturating_sub(set))),
+        usage_bytes: value(memory.usage),
+        rss_bytes: value(memory.rss),
+        page_faults: value(memory.faults),
+        major_page_faults: value(memory.major_faults),
+        psi: reading.pressure.memory.map(psi),
     }
 }
 
 pub(crate) fn io(reading: &Reading, now: i64) -> Option<IoUsage> {
-    reading.pressure[2].map(|pressure| IoUsage { timestamp: now, psi: Some(psi(pressure)) })
+    reading.pressure.io.map(|pressure| IoUsage { timestamp: now, psi: Some(psi(pressure)) })
 }
 
 fn psi(pressure: Pressure) -> PsiStats {

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use crate::{
     answer::status,
+    counters::timed,
     files::blocking,
     identity,
     intent::{self, Intent},
@@ -35,7 +36,10 @@ impl Server {
         let key = format!("stop container {id} within {}s", grace.as_secs());
         let work = || async move {
             server.note_stop(&id, grace).await?;
-            server.end_container(&id, grace).await?;
+            let handler = server.index.pod(&container.record.sandbox_id).map(|pod| pod.record.handler.clone());
+            let runtime = server.runtime_of(&handler.unwrap_or_default());
+            let timer = server.counters.container_stop.with_label_values(&[runtime]);
+            timed(&timer, server.end_container(&id, grace)).await?;
             let dir = server.settings.files.container_state(&id);
             blocking(move || {
                 intent::clear(&dir);

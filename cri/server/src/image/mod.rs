@@ -18,14 +18,21 @@ use std::{
     hash::RandomState,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use kevel_contract::{
-    Scope, content::ContentStore, event::EventExchange, image::ImageStore, snapshot::Snapshotter, transfer::Transfer,
+    Scope, content::ContentStore, event::EventExchange, image::ImageStore, metric::MetricRegistry,
+    snapshot::Snapshotter, transfer::Transfer,
 };
 use kevel_model::{Namespace, Result};
 
-use crate::{config::ImagesConfig, operation::Operations};
+use crate::{
+    config::ImagesConfig,
+    counters::PullCounters,
+    operation::{Operations, Progress},
+    usage::Layers,
+};
 use index::ImageIndex;
 
 /// Images that the CRI made say so with this label.
@@ -45,6 +52,8 @@ pub struct ImageParts {
     pub transfer: Transfer,
     /// Events of the core.
     pub events: EventExchange,
+    /// Where metrics go.
+    pub metrics: MetricRegistry,
     /// The configuration.
     pub config: ImagesConfig,
     /// The daemon's root directory, below which snapshotters have theirs.
@@ -66,15 +75,20 @@ pub struct Images {
     progress: progress::Pulls,
     /// Tells secrets apart in the keys of pulls without showing them.
     secrets: RandomState,
+    layers: Layers,
+    counters: PullCounters,
 }
 
 impl Images {
     /// Reads every image that is there.
     ///
     /// # Errors
-    /// When the image store does not answer; an image that can't be read is left out and logged.
+    /// When the image store does not answer, or the name of a metric is taken; an image that can't be read is left out and logged.
     pub async fn new(parts: ImageParts) -> Result<Arc<Self>> {
+        let layers = Layers::new(Duration::from_secs(parts.config.stats_collect_period));
         let images = Arc::new(Self {
+            layers,
+            counters: PullCounters::new(&parts.metrics)?,
             images: parts.images,
             content: parts.content,
             snapshotters: parts.snapshotters,
@@ -102,6 +116,11 @@ impl Images {
     /// The pulls under way, as verbose status shows them.
     pub(crate) fn pulls_under_way(&self) -> Vec<serde_json::Value> {
         self.progress.describe()
+    }
+
+    /// Pulls that run.
+    pub(crate) fn running_pulls(&self) -> Vec<Progress> {
+        self.pulls.list()
     }
 
     fn read_index<T>(&self, read: impl FnOnce(&ImageIndex) -> T) -> T {

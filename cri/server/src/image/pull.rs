@@ -38,7 +38,10 @@ impl Images {
         let who = if print.is_empty() { String::new() } else { format!(" as {:x}", self.secrets.hash_one(&print)) };
         let key = format!("pull image {reference} into {snapshotter}{who}");
         let images = self.clone();
-        let work = move || async move { Ok(images.pull(&reference, credentials, &snapshotter).await?.id.clone()) };
+        let work = move || async move {
+            let pull = images.pull(&reference, credentials, &snapshotter);
+            Ok(images.counters.pull(pull).await?.id.clone())
+        };
         let image_ref = self.pulls.run(key, print, work).await?;
         Ok(PullImageResponse { image_ref })
     }

@@ -7,6 +7,7 @@ use kevel_contract::{
     event::Events,
     introspection::IntrospectionService,
     metadata::Metadata,
+    metric::Metrics,
     sandbox::{PodSandboxControllers, SandboxControllers, SandboxStores},
     task::TaskService,
 };
@@ -62,6 +63,8 @@ deps! {
         images: One<CriImages>,
         /// Handlers and the node.
         runtime: One<CriRuntime>,
+        /// Where metrics go.
+        metrics: One<Metrics>,
     }
 }
 
@@ -91,12 +94,15 @@ impl Plugin for CriPlugin {
             images: deps.images.0,
             settings: deps.runtime.0,
             streaming: streaming.clone(),
+            metrics: deps.metrics.0,
         });
+        let server = server.map_err(InitError::failed)?;
         server.recover().await.map_err(InitError::failed)?;
         let mut tasks = server.watch_networks();
         tasks.push(tokio::spawn(server.clone().follow_oom()));
         tasks.push(tokio::spawn(server.clone().learn_features()));
         tasks.push(tokio::spawn(server.clone().tend_networks()));
+        tasks.push(tokio::spawn(server.clone().collect_usage()));
         tasks.push(tokio::spawn(clients.serve(Arc::new(StreamingRuntime::new(server.clone())))));
         cx.on_close(move || async move {
             streaming.close();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kevel_contract::{event::Events, metadata::Metadata, transfer::TransferService};
+use kevel_contract::{event::Events, metadata::Metadata, metric::Metrics, transfer::TransferService};
 use kevel_plugin::{InitContext, InitError, Kind, One, Plugin, deps};
 
 use super::{ROOT, property};
@@ -27,6 +27,8 @@ deps! {
         transfer: One<TransferService>,
         /// What others do with images.
         events: One<Events>,
+        /// Where metrics go.
+        metrics: One<Metrics>,
     }
 }
 
@@ -49,6 +51,7 @@ impl Plugin for ImagesPlugin {
             snapshotters: deps.metadata.snapshotters.clone(),
             transfer: deps.transfer.0,
             events: deps.events.0,
+            metrics: deps.metrics.0,
             config,
             root: property(&cx, ROOT)?,
         };

@@ -26,6 +26,8 @@ pub(crate) struct ContainerState {
     pub(crate) message: String,
     /// Whether the kernel killed one of its processes for want of memory.
     pub(crate) oom_killed: bool,
+    /// Whether [`ContainerState::oom_killed`] is the kernel's count, which nobody's word changes.
+    pub(crate) oom_counted: bool,
     /// Nothing is known of its process.
     pub(crate) unknown: bool,
     /// Its limits, when they were changed.

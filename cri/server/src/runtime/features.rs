@@ -25,7 +25,7 @@ pub(crate) struct Features {
 
 impl Features {
     /// What a handler can do; `None` while it has not said.
-    fn get(&self, handler: &str) -> Option<RuntimeHandlerFeatures> {
+    pub(crate) fn of(&self, handler: &str) -> Option<RuntimeHandlerFeatures> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(handler).copied()
     }
 }
@@ -68,12 +68,12 @@ impl Server {
 
     /// Whether a handler can make mounts read-only with everything below them.
     pub(crate) fn recursive_read_only(&self, handler: &str) -> bool {
-        self.features.get(handler).unwrap_or_default().recursive_read_only_mounts
+        self.features.of(handler).unwrap_or_default().recursive_read_only_mounts
     }
 
     /// Whether a handler said that it cannot give pods user namespaces. One that said nothing may try.
     pub(crate) fn lacks_user_namespaces(&self, handler: &str) -> bool {
-        self.features.get(handler).is_some_and(|features| !features.user_namespaces)
+        self.features.of(handler).is_some_and(|features| !features.user_namespaces)
     }
 
     /// Every handler with its features; the default one under the empty name, too.
@@ -81,7 +81,7 @@ impl Server {
         let default = &self.settings.config.containerd.default_runtime_name;
         let own = self.settings.handlers.keys().map(|name| (name.as_str(), name.as_str()));
         let all = std::iter::once(("", default.as_str())).chain(own);
-        let features = |of: &str| Some(self.features.get(of).unwrap_or_default());
+        let features = |of: &str| Some(self.features.of(of).unwrap_or_default());
         all.map(|(name, of)| RuntimeHandler { name: name.to_owned(), features: features(of) }).collect()
     }
 }

@@ -12,7 +12,6 @@ mod unfinished;
 mod update_resources;
 mod watch;
 
-pub(crate) use stats::Usages;
 pub(crate) use unfinished::Unfinished;
 
 use std::path::Path;
@@ -22,6 +21,7 @@ use kevel_cri_network::Netns;
 use kevel_model::{Error, Result};
 
 use crate::{
+    counters::NetworkCall,
     record::{EXTENSION, KIND, SANDBOX, SandboxRecord},
     server::Server,
     translate,
@@ -66,7 +66,7 @@ impl Server {
         }
         let pod = translate::network(&record.id, &record.config, &record.netns)?;
         let network = self.network(&record.handler)?;
-        let detached = network.detach(&pod).await;
+        let detached = self.counters.network(NetworkCall::TearDown, network.detach(&pod)).await;
         detached.map_err(|error| network_error(format!("detaching sandbox {}", record.id), &error))?;
         let removed = Netns::at(Path::new(&record.netns)).remove().await;
         removed.map_err(|error| network_error(format!("removing the network of sandbox {}", record.id), &error))

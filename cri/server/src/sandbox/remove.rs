@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use kevel_model::Result;
-use kevel_proto::runtime::v1::ContainerEventType;
 use tonic::Status;
 
 use super::stop::stop;
 use crate::{
     answer::status,
+    counters::timed,
     files::{self, blocking},
     index::Pod,
     intent::{self, Intent},
@@ -32,10 +32,12 @@ impl Server {
             if server.index.pod(&id).is_err() {
                 return Ok(String::new()); // what was left of it was finished meanwhile
             }
-            let done = match stop(&server, &id).await {
-                Ok(()) => remove(&server, &pod).await,
-                Err(error) => Err(error),
-            };
+            let timer = server.counters.sandbox_remove.with_label_values(&[server.runtime_of(&pod.record.handler)]);
+            let done = timed(&timer, async {
+                stop(&server, &id).await?;
+                remove(&server, &pod).await
+            });
+            let done = done.await;
             if let Err(error) = &done {
                 server.finish_later(&id, Intent::Remove, error);
             }
@@ -76,7 +78,6 @@ pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
         );
     }
     server.index.remove_pod(id);
-    server.usages.forget(id);
-    server.tell(id, id, ContainerEventType::ContainerDeletedEvent);
+    server.meter.forget(id);
     Ok(())
 }

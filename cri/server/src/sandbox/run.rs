@@ -1,6 +1,6 @@
 //! RunPodSandbox: plan, reserve, do, publish.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use futures::FutureExt as _;
 use kevel_contract::sandbox::{Create, Started};
@@ -8,7 +8,7 @@ use kevel_cri_network::{Netns, PodNetworkStatus, netns};
 use kevel_model::{Any, Error, Result};
 use kevel_proto::{
     any,
-    runtime::v1::{ContainerEventType, NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse},
+    runtime::v1::{NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse},
 };
 use prost::Message as _;
 use tonic::Status;
@@ -18,6 +18,7 @@ use crate::{
     answer::status,
     check,
     config::Handler,
+    counters::NetworkCall,
     files::{self, SandboxFiles, blocking},
     identity,
     index::Pod,
@@ -184,6 +185,7 @@ async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxReco
     });
     made.await?;
     // Neither is cancelled by the other's failure: each is undone as a whole.
+    let began = Instant::now();
     stage("attaching the networks and making the sandbox");
     let network = connect(server, record).inspect(|_| stage("making the sandbox"));
     let created = create(server, record).inspect(|_| stage("attaching the networks"));
@@ -192,6 +194,8 @@ async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxReco
     (record.network, _) = (network?, created?);
     stage("starting the sandbox");
     let started = start(server, handler, record).await?;
+    let timer = server.counters.sandbox_runtime_create.with_label_values(&[handler.runtime.name.as_str()]);
+    timer.observe(began.elapsed().as_secs_f64());
     (record.pid, record.address, record.api) = (started.pid, started.address, started.version);
     record.phase = Phase::Ready;
     server.save_sandbox(record).await
@@ -218,7 +222,7 @@ async fn connect(server: &Server, record: &SandboxRecord) -> Result<Option<PodNe
         return Ok(None);
     }
     let pod = translate::network(&record.id, &record.config, &record.netns)?;
-    let attached = server.network(&record.handler)?.attach(&pod).await;
+    let attached = server.counters.network(NetworkCall::SetUp, server.network(&record.handler)?.attach(&pod)).await;
     attached.map(Some).map_err(|error| network_error(format!("attaching sandbox {}", record.id), &error))
 }
 
@@ -243,8 +247,6 @@ async fn start(server: &Server, handler: &Handler, record: &SandboxRecord) -> Re
 
 fn publish(server: &Arc<Server>, record: SandboxRecord) {
     let id = record.id.clone();
-    server.index.put_pod(Pod::new(record));
-    server.watch_sandbox(id.clone());
-    server.tell(&id, &id, ContainerEventType::ContainerCreatedEvent);
-    server.tell(&id, &id, ContainerEventType::ContainerStartedEvent);
+    server.index.announce_pod(Pod::new(record));
+    server.watch_sandbox(id);
 }

@@ -1,9 +1,6 @@
 //! PodSandboxStats, ListPodSandboxStats and StreamPodSandboxStats.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kevel_model::{Code, Result};
@@ -13,52 +10,13 @@ use kevel_proto::runtime::v1::{
 };
 
 use crate::{
-    cgroup::{self, Interface, Place, Reading},
-    container::stats::{io, memory, value},
+    container::stats::{Reading, io, memory, value},
     files::blocking,
     identity,
     index::Pod,
     server::Server,
+    usage::network::{self, Interface},
 };
-
-/// Between two looks at CPU time; nearer ones say too little.
-const APART: i64 = 1_000_000_000;
-
-/// CPU time at the last look, by pod and container.
-#[derive(Default)]
-pub(crate) struct Usages {
-    last: Mutex<HashMap<String, Look>>,
-}
-
-#[derive(Clone, Copy)]
-struct Look {
-    at: i64,
-    cpu: u64,
-    rate: Option<u64>,
-}
-
-impl Usages {
-    /// Billionths of a core since the last look; none at the first.
-    pub(crate) fn rate(&self, id: &str, at: i64, cpu: u64) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(look) = last.get(id).copied() else {
-            last.insert(id.to_owned(), Look { at, cpu, rate: None });
-            return None;
-        };
-        let (span, used) = (at - look.at, cpu.saturating_sub(look.cpu));
-        if span < APART {
-            return look.rate;
-        }
-        let rate = u64::try_from(u128::from(used) * 1_000_000_000 / u128::from(span.unsigned_abs())).ok();
-        last.insert(id.to_owned(), Look { at, cpu, rate });
-        rate
-    }
-
-    /// Forgets what is gone.
-    pub(crate) fn forget(&self, id: &str) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-    }
-}
 
 impl Server {
     /// What a pod uses.
@@ -90,15 +48,18 @@ impl Server {
 
     async fn measure_pod(&self, pod: &Pod) -> Result<PodSandboxStats> {
         let record = &pod.record;
-        let (pid, own) = (record.pid, !record.host_network());
-        // With a cgroup for the pod, that of the pause process is one of several in it.
-        let shared = record.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty());
-        let looked = blocking(move || Ok(look(pid, shared, own))).await?;
-        let at = identity::now();
+        let (meter, id, pid, above) = (self.meter.clone(), record.id.clone(), record.pid, pod.has_cgroup());
+        let read = blocking(move || {
+            let place = meter.place(&id, pid).map(|place| if above { Arc::new(place.parent()) } else { place });
+            Ok(place.map(|place| Reading::of(&place)).unwrap_or_default())
+        });
+        let own = !record.host_network();
+        let interfaces = async { if own { network::interfaces(pid, &record.netns).await.ok() } else { None } };
+        let (reading, interfaces) = tokio::join!(read, interfaces);
+        let (reading, at) = (reading?, identity::now());
         let running = self.index.snapshot().containers_of(&record.id);
         let running = running.into_iter().filter(|one| one.state.cri() == ContainerState::ContainerRunning).collect();
         let containers = self.measure_all(running).await;
-        let reading = &looked.reading;
         Ok(PodSandboxStats {
             attributes: Some(PodSandboxAttributes {
                 id: record.id.clone(),
@@ -107,32 +68,27 @@ impl Server {
                 annotations: record.config.annotations.clone(),
             }),
             linux: Some(LinuxPodSandboxStats {
-                cpu: Some(self.cpu(&record.id, reading, at)),
-                memory: Some(memory(reading, at)),
-                network: own.then(|| network(&looked.interfaces, at)),
-                process: Some(ProcessUsage { timestamp: at, process_count: value(reading.pids) }),
+                cpu: Some(self.cpu(&record.id, &reading, at)),
+                memory: Some(memory(&reading, at)),
+                network: interfaces.map(|interfaces| usage(&interfaces, at)),
+                process: Some(ProcessUsage { timestamp: at, process_count: value(reading.pids.current) }),
                 containers,
-                io: io(reading, at),
+                io: io(&reading, at),
             }),
             windows: None,
         })
     }
 }
 
-struct Looked {
-    reading: Reading,
-    interfaces: Vec<Interface>,
-}
-
-fn look(pid: u32, shared: bool, own_network: bool) -> Looked {
-    let place = (pid != 0).then(|| Place::of(pid).ok()).flatten();
-    let place = place.map(|place| if shared { place.parent() } else { place });
-    let interfaces = if own_network && pid != 0 { cgroup::interfaces(pid).unwrap_or_default() } else { Vec::new() };
-    Looked { reading: place.map(|place| Reading::of(&place)).unwrap_or_default(), interfaces }
+impl Pod {
+    /// Whether the cgroup above that of the pod's first process is the pod's own.
+    pub(crate) fn has_cgroup(&self) -> bool {
+        self.record.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty())
+    }
 }
 
 /// The pod's own interface apart, and the others.
-fn network(interfaces: &[Interface], timestamp: i64) -> NetworkUsage {
+fn usage(interfaces: &[Interface], timestamp: i64) -> NetworkUsage {
     let usage = |one: &Interface| NetworkInterfaceUsage {
         name: one.name.clone(),
         rx_bytes: value(Some(one.rx_bytes)),
@@ -145,21 +101,5 @@ fn network(interfaces: &[Interface], timestamp: i64) -> NetworkUsage {
         timestamp,
         default_interface: interfaces.iter().find(is_default).map(usage),
         interfaces: interfaces.iter().filter(|one| !is_default(one)).map(usage).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_need_two_looks() {
-        let usages = Usages::default();
-        assert_eq!(usages.rate("a", 0, 5), None);
-        assert_eq!(usages.rate("a", 10, 9), None);
-        assert_eq!(usages.rate("a", 2 * APART, 5 + 1_000_000_000), Some(500_000_000));
-        assert_eq!(usages.rate("a", 2 * APART + 1, 9_000_000_000), Some(500_000_000));
-        usages.forget("a");
-        assert_eq!(usages.rate("a", 9 * APART, 1), None);
     }
 }

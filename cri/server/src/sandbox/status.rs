@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use kevel_model::Result;
+use kevel_model::{Error, Result};
 use kevel_proto::runtime::v1::{
-    ContainerEventResponse, ContainerEventType, ContainerStatus, LinuxPodSandboxStatus, Namespace, PodIp,
-    PodSandboxNetworkStatus, PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
+    ContainerEventResponse, ContainerStatus, LinuxPodSandboxStatus, Namespace, PodIp, PodSandboxNetworkStatus,
+    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
 };
 use serde_json::json;
 
 use crate::{
-    identity,
+    event::Event,
     index::{Pod, Snapshot},
     server::Server,
     translate,
@@ -21,9 +21,9 @@ impl Server {
     pub(crate) async fn pod_status(&self, request: &PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
         let pod = self.index.pod(&request.pod_sandbox_id)?;
         let info = if request.verbose { self.pod_info(&pod).await } else { BTreeMap::new() };
-        let timestamp = identity::now();
-        let now = self.index.snapshot();
-        let pod = now.pods.get(&pod.record.id).unwrap_or(&pod);
+        let (now, timestamp) = self.index.stamped();
+        let gone = || Error::not_found(format!("pod sandbox {} was removed meanwhile", pod.record.id));
+        let pod = now.pods.get(&pod.record.id).ok_or_else(gone)?;
         Ok(PodSandboxStatusResponse {
             status: Some(pod.status()),
             info: info.into_iter().collect(),
@@ -59,20 +59,15 @@ impl Server {
         [("info".to_owned(), info.to_string())].into()
     }
 
-    /// Tells whoever listens what happened to a container of a pod.
-    pub(crate) fn tell(&self, pod: &str, container: &str, what: ContainerEventType) {
-        if !self.hub.is_heard() {
-            return;
+    /// An event as CRI writes it, with the pod and its containers right after it.
+    pub(crate) fn describe_event(&self, event: &Event) -> ContainerEventResponse {
+        ContainerEventResponse {
+            container_id: event.container.clone(),
+            container_event_type: event.what as i32,
+            created_at: event.stamp,
+            pod_sandbox_status: Some(event.pod.status()),
+            containers_statuses: self.statuses(&event.now, &event.pod.record.id),
         }
-        let created_at = identity::now();
-        let now = self.index.snapshot();
-        self.hub.publish(ContainerEventResponse {
-            container_id: container.to_owned(),
-            container_event_type: what as i32,
-            created_at,
-            pod_sandbox_status: now.pods.get(pod).map(|pod| pod.status()),
-            containers_statuses: self.statuses(&now, pod),
-        });
     }
 }
 

@@ -8,6 +8,7 @@ use tonic::Status;
 
 use crate::{
     answer::status,
+    counters::timed,
     files::{self, blocking},
     identity,
     intent::{self, Intent},
@@ -49,14 +50,17 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     }
     stage("ending the containers");
     let containers = server.index.snapshot().containers_of(&pod.record.id);
-    let stopped = join_all(containers.iter().map(|one| server.end_container(&one.record.id, Duration::ZERO))).await;
+    let stopped = join_all(containers.iter().map(|one| server.end_container(&one.record.id, Duration::ZERO)));
+    let stopped = stopped.await;
     stopped.into_iter().collect::<Result<Vec<()>>>()?;
     if pod.record.phase == Phase::Stopped {
         return Ok(());
     }
     stage("ending the sandbox");
     let controller = server.controller(&pod.record.sandboxer)?;
-    let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &pod.record.id, GRACE)).await;
+    let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &pod.record.id, GRACE));
+    let timer = server.counters.sandbox_runtime_stop.with_label_values(&[server.runtime_of(&pod.record.handler)]);
+    let ended = timed(&timer, ended).await;
     match ended {
         Err(error) if !error.is_not_found() => return Err(error.context(format!("stopping sandbox {id}"))),
         _ => {}

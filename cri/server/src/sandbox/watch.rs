@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kevel_proto::runtime::v1::ContainerEventType;
-
 use crate::{identity, server::Server};
 
 /// Between two attempts to wait, when the controller cannot.
@@ -29,16 +27,6 @@ impl Server {
 
     /// Says that a sandbox has ended, once.
     pub(crate) fn end_sandbox(&self, id: &str, at: i64) {
-        let mut first = false;
-        self.index.change_pod(id, |pod| {
-            first = pod.ready;
-            pod.ready = false;
-            if pod.exited_at == 0 {
-                pod.exited_at = at;
-            }
-        });
-        if first {
-            self.tell(id, id, ContainerEventType::ContainerStoppedEvent);
-        }
+        self.index.end_pod(id, at);
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
 use kevel_proto::runtime::v1::{runtime_service_server::RuntimeService, *};
-use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -66,6 +65,7 @@ impl RuntimeService for RuntimeRpc {
     }
 
     async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Answer<ListPodSandboxResponse> {
+        let _timer = self.server.counters.sandbox_list.start_timer();
         let items = self.server.list_pods(request.get_ref().filter.as_ref());
         answer(items.map(|items| ListPodSandboxResponse { items }))
     }
@@ -74,6 +74,7 @@ impl RuntimeService for RuntimeRpc {
         &self,
         request: Request<StreamPodSandboxesRequest>,
     ) -> Answer<Self::StreamPodSandboxesStream> {
+        let _timer = self.server.counters.stream_sandbox_list.start_timer();
         let items = self.server.list_pods(request.get_ref().filter.as_ref());
         answer(items.map(|items| chunks(items, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes })))
     }
@@ -99,6 +100,7 @@ impl RuntimeService for RuntimeRpc {
     }
 
     async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
+        let _timer = self.server.counters.container_list.start_timer();
         let containers = self.server.list_containers(request.get_ref().filter.as_ref());
         answer(containers.map(|containers| ListContainersResponse { containers }))
     }
@@ -107,6 +109,7 @@ impl RuntimeService for RuntimeRpc {
         &self,
         request: Request<StreamContainersRequest>,
     ) -> Answer<Self::StreamContainersStream> {
+        let _timer = self.server.counters.stream_container_list.start_timer();
         let containers = self.server.list_containers(request.get_ref().filter.as_ref());
         answer(containers.map(|list| chunks(list, |containers| StreamContainersResponse { containers })))
     }
@@ -217,15 +220,13 @@ impl RuntimeService for RuntimeRpc {
     }
 
     async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
-        let events = stream::unfold(Some(self.server.hub.subscribe()), |receiver| async move {
-            let mut receiver = receiver?;
-            match receiver.recv().await {
-                Ok(event) => Some((Ok(event), Some(receiver))),
+        let queue = self.server.index.hub.subscribe().map_err(|error| status(&error))?;
+        let events = stream::unfold(Some((self.server.clone(), queue)), |subscriber| async move {
+            let (server, queue) = subscriber?;
+            match queue.next().await {
+                Ok(event) => Some((Ok(server.describe_event(&event)), Some((server, queue)))),
                 // The end of the stream tells the kubelet to list everything anew; no event is lost in silence.
-                Err(RecvError::Lagged(lost)) => {
-                    Some((Err(Status::resource_exhausted(format!("{lost} events were not read in time"))), None))
-                }
-                Err(RecvError::Closed) => None,
+                Err(error) => Some((Err(status(&error)), None)),
             }
         });
         Ok(Response::new(events.boxed()))
@@ -235,21 +236,24 @@ impl RuntimeService for RuntimeRpc {
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        missing("ListMetricDescriptors")
+        Ok(Response::new(ListMetricDescriptorsResponse { descriptors: self.server.metric_descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
-        missing("ListPodSandboxMetrics")
+        let metrics = self.server.pod_metrics().await;
+        answer(metrics.map(|metrics| ListPodSandboxMetricsResponse { pod_metrics: metrics.to_vec() }))
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        missing("StreamPodSandboxMetrics")
+        let metrics = self.server.pod_metrics().await;
+        let answer_with = |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
+        answer(metrics.map(|metrics| chunks(metrics.to_vec(), answer_with)))
     }
 
     async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use kevel_contract::{
-    Scope, call::Target, container, content, event, image, introspection, sandbox, snapshot, task, transfer,
+    Scope, call::Target, container, content, event, image, introspection, metric, sandbox, snapshot, task, transfer,
 };
 use kevel_cri_server::{ImageParts, Images, Parts, Server, Settings, config};
 use kevel_cri_streaming::{Config, Endpoint};
@@ -46,6 +46,7 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
     let target = || Target::local("fake");
     let snapshotter = snapshot::Snapshotter::new(target(), fake.clone());
     let snapshotters = Arc::new(BTreeMap::from([("overlayfs".to_owned(), snapshotter)]));
+    let metrics = metric::MetricRegistry::default();
     let events = event::EventExchange::new(target(), fake.clone());
     let parts = ImageParts {
         images: image::ImageStore::new(target(), fake.clone()),
@@ -53,6 +54,7 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
         snapshotters: snapshotters.clone(),
         transfer: transfer::Transfer::new(target(), fake.clone()),
         events: events.clone(),
+        metrics: metrics.clone(),
         config: config::ImagesConfig::default(),
         root: dir.to_owned(),
     };
@@ -71,7 +73,9 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
         images: Images::new(parts).await.unwrap(),
         settings: Arc::new(Settings::new(runtime, dir.join("root"), dir.join("state")).unwrap()),
         streaming: Endpoint::bind(&Config::default()).await.unwrap().0,
+        metrics,
     });
+    let server = server.unwrap();
     server.recover().await.unwrap();
     server
 }
