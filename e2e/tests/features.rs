@@ -20,6 +20,9 @@ type Images = cri::image_service_client::ImageServiceClient<Channel>;
 /// The handler with the newer runc, which maps mounts.
 const NEWER: &str = "newer";
 
+/// The same with a snapshotter that cannot map owners.
+const COPYING: &str = "copying";
+
 struct Setup {
     registry: Registry,
     /// Volumes and CDI specs: things of the node that the daemon finds there.
@@ -40,6 +43,11 @@ cdi_spec_dirs = ["{cdi}"]
 [{runtime}.containerd.runtimes.{NEWER}]
 runtime_type = "io.containerd.runc.v2"
 [{runtime}.containerd.runtimes.{NEWER}.options]
+BinaryName = "{runc}"
+[{runtime}.containerd.runtimes.{COPYING}]
+runtime_type = "io.containerd.runc.v2"
+snapshotter = "native"
+[{runtime}.containerd.runtimes.{COPYING}.options]
 BinaryName = "{runc}"
 "#,
         cdi = host.path().join("cdi").display(),
@@ -307,6 +315,36 @@ async fn a_pod_has_users_of_its_own_on_the_nodes_network() {
     assert_eq!(setup.shell(&app, "id -u; cat /proc/self/uid_map").await.split_whitespace().nth(2), Some("1000000"));
     let own = fs::read_link("/proc/self/ns/net").unwrap();
     assert_eq!(setup.shell(&app, "readlink /proc/self/ns/net").await, own.display().to_string());
+    setup.finish(&[id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_copied_where_owners_cannot_be_mapped() {
+    let mut setup = setup(&[]).await;
+    let mut pod = setup.pod("copies");
+    pods_options(&mut pod).userns_options = own_users();
+    let id = setup.try_run(&pod, COPYING).await.unwrap();
+    let mut apps = Vec::new();
+    for name in ["one", "two"] {
+        let mut config = setup.container(name);
+        options(&mut config).userns_options = own_users();
+        apps.push(setup.start(&id, config).await);
+    }
+    for app in &apps {
+        let owners = "stat -c %u /bin/busybox /home/kevel; echo x > /etc/new; awk '{print $2}' /proc/self/uid_map";
+        let seen = setup.shell(app, owners).await;
+        assert_eq!(seen.split_whitespace().collect::<Vec<_>>(), ["0", "1000", FIRST.to_string().as_str()]);
+    }
+    // One copy serves both, and nothing but they keep it.
+    let list = setup.node.ctr(&["-n", "k8s.io", "snapshots", "--snapshotter", "native", "ls"]).unwrap();
+    let copies: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let copies: Vec<_> = copies.into_iter().filter(|name| name.contains("-remapped-")).collect();
+    assert_eq!(copies.len(), 2, "of the pause image and of the container's: {list}");
+    for copy in copies {
+        assert!(copy.ends_with("-remapped-1000000-65536-1000000-65536"), "{list}");
+        let info = setup.node.ctr(&["-n", "k8s.io", "snapshots", "--snapshotter", "native", "info", copy]).unwrap();
+        assert!(!info.contains("gc.root"), "{info}");
+    }
     setup.finish(&[id]).await;
 }
 

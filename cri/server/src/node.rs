@@ -91,6 +91,11 @@ fn apparmor() -> bool {
     read("/sys/module/apparmor/parameters/enabled").trim() == "Y" && Path::new("/sys/kernel/security/apparmor").exists()
 }
 
+/// Whether SELinux is there, enforcing or not.
+pub(crate) fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 /// The names of the daemon's own capabilities, in the kernel's order.
 fn capabilities() -> Vec<String> {
     const NAMES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE \

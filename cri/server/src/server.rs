@@ -66,8 +66,12 @@ impl Settings {
     ///
     /// # Errors
     /// The first key that is wrong.
-    pub fn new(config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
+    pub fn new(mut config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
         config.check()?;
+        if config.enable_selinux && !node::selinux() {
+            tracing::warn!("enable_selinux: the kernel has no SELinux; processes get no labels");
+            config.enable_selinux = false; // or every container would fail to start
+        }
         let handlers = crate::config::resolve_handlers(&config)?;
         let stats_period = config.stats_period()?;
         let node = node::look(config.disable_apparmor);
