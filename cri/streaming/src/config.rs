@@ -10,8 +10,7 @@ use kevel_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The configuration of the streaming server, with containerd's keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The IP address to listen on; the address of the node's default route when it is empty.
     pub stream_server_address: String,

@@ -11,7 +11,7 @@ use kevel_contract::{
     sandbox::{PodSandboxControllers, SandboxControllers, SandboxStores},
     task::TaskService,
 };
-use kevel_cri_streaming::{Config as StreamingConfig, Endpoint};
+use kevel_cri_streaming::{Config as StreamingConfig, Endpoint, KeyPair};
 use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
 use serde::{Deserialize, Serialize};
@@ -29,14 +29,43 @@ use crate::{
 pub struct CriConfig {
     /// Do not serve the CRI over TCP; it never is.
     pub disable_tcp_service: bool,
-    /// Where clients of Exec, Attach and PortForward come.
-    #[serde(flatten)]
-    pub streaming: StreamingConfig,
+    /// The IP address that clients of Exec, Attach and PortForward come to; the address of the node's default route
+    /// when it is empty.
+    pub stream_server_address: String,
+    /// The port they come to; 0 lets the kernel choose.
+    pub stream_server_port: String,
+    /// How long nothing may happen on a connection before it is ended, e.g. `4h`; `0` is for ever.
+    pub stream_idle_timeout: String,
+    /// Serve them HTTPS.
+    pub enable_tls_streaming: bool,
+    /// The certificate for that; one that the daemon signs itself when there is none.
+    pub x509_key_pair_streaming: KeyPair,
 }
 
 impl Default for CriConfig {
     fn default() -> Self {
-        Self { disable_tcp_service: true, streaming: StreamingConfig::default() }
+        let streaming = StreamingConfig::default();
+        Self {
+            disable_tcp_service: true,
+            stream_server_address: streaming.stream_server_address,
+            stream_server_port: streaming.stream_server_port,
+            stream_idle_timeout: streaming.stream_idle_timeout,
+            enable_tls_streaming: streaming.enable_tls_streaming,
+            x509_key_pair_streaming: streaming.x509_key_pair_streaming,
+        }
+    }
+}
+
+impl CriConfig {
+    /// The part for the streaming server. Its keys stand here by name, so that one that nobody knows is noticed.
+    fn streaming(self) -> StreamingConfig {
+        StreamingConfig {
+            stream_server_address: self.stream_server_address,
+            stream_server_port: self.stream_server_port,
+            stream_idle_timeout: self.stream_idle_timeout,
+            enable_tls_streaming: self.enable_tls_streaming,
+            x509_key_pair_streaming: self.x509_key_pair_streaming,
+        }
     }
 }
 
@@ -81,7 +110,7 @@ impl Plugin for CriPlugin {
         let mut controllers = deps.controllers.0;
         controllers.insert("podsandbox".to_owned(), deps.podsandbox.0);
         let wrong = |error: kevel_model::Error| InitError::Config { uri: cx.uri.clone(), message: error.chain() };
-        let (streaming, clients) = Endpoint::bind(&config.streaming).await.map_err(wrong)?;
+        let (streaming, clients) = Endpoint::bind(&config.streaming()).await.map_err(wrong)?;
         cx.export("StreamServer", streaming.base());
         let server = Server::new(Parts {
             containers: deps.containers.0,
