@@ -125,9 +125,9 @@ async fn foreign_snapshotters_serve_pods_and_pulls() {
             let pull =
                 [&["images", "pull", "--snapshotter", name, "--hosts-dir", registry.hosts_dir()], local].concat();
             node.ctr(&[&pull[..], &[reference]].concat()).unwrap();
-            let group = format!("/{}", node.mark());
-            let run =
-                ["run", "--rm", "--snapshotter", name, "--cgroup", &group, reference, "once", "cat", "/data/kept"];
+            // runc knows containers of every daemon on the machine, by namespace and id.
+            let (group, id) = (format!("/{}", node.mark()), format!("once-{}", node.mark()));
+            let run = ["run", "--rm", "--snapshotter", name, "--cgroup", &group, reference, &id, "cat", "/data/kept"];
             assert_eq!(node.ctr(&run).unwrap(), "1", "{name}");
             node.ctr(&["images", "rm", "--sync", reference]).unwrap();
             let left = node.ctr(&["snapshots", "--snapshotter", name, "ls"]).unwrap();
@@ -160,6 +160,9 @@ async fn a_dead_or_frozen_backend_breaks_its_own_pulls_alone() {
     assert!(said.contains(&limit), "{said}");
     assert!(begun.elapsed() >= Duration::from_secs(LIMIT));
     backends.go.thaw().unwrap();
+    let reference = registry.reference("layers");
+    let again = ["images", "pull", "--snapshotter", "go", "--hosts-dir", hosts, reference];
+    node.ctr(&[&["-n", "first"], &again[..]].concat()).unwrap();
 
     // Killed in the middle of a pull: that pull fails at once and says whose fault it is.
     backends.go.freeze().unwrap();
@@ -177,8 +180,7 @@ async fn a_dead_or_frozen_backend_breaks_its_own_pulls_alone() {
 
     // Back again: a retry works.
     backends.go.launch().unwrap();
-    let reference = registry.reference("layers");
-    node.ctr(&["images", "pull", "--snapshotter", "go", "--hosts-dir", hosts, reference]).unwrap();
+    node.ctr(&again).unwrap();
     let served = pods.run("back", "go").await.unwrap();
     for pod in [&served, &pod] {
         pods.remove(pod).await.unwrap();

@@ -82,8 +82,9 @@ async fn foreign_shims_run_pods() {
     let reference = registry.reference("busybox");
     node.ctr(&["images", "pull", "--local", "--hosts-dir", hosts, reference]).unwrap();
     for runtime in ["io.containerd.runc.v2-rs", "io.containerd.grpc.v3"] {
-        let group = format!("/{}", node.mark());
-        let base = ["run", "--rm", "--runtime", runtime, "--cgroup", &group, reference, "once", "sh", "-c"];
+        // runc knows containers of every daemon on the machine, by namespace and id.
+        let (group, id) = (format!("/{}", node.mark()), format!("once-{}", node.mark()));
+        let base = ["run", "--rm", "--runtime", runtime, "--cgroup", &group, reference, &id, "sh", "-c"];
         assert_eq!(node.ctr(&[&base[..], &["echo out"]].concat()).unwrap(), "out\n", "{runtime}");
         let failed = kevel_e2e::ctr(&node.socket(), &[&base[..], &["exit 7"]].concat()).unwrap();
         assert_eq!(failed.code, 7, "{runtime}: {failed:?}");
@@ -91,8 +92,8 @@ async fn foreign_shims_run_pods() {
 
     // gVisor has a kernel of its own. Behind runc's shim it can have a sandbox, but no container beside the first one in it:
     // it hands that the pipes of its own command, whose end the shim waits for. gVisor's own shim knows better.
-    let group = format!("/{}", node.mark());
-    let run = ["run", "--rm", "--runc-binary", &runsc, "--cgroup", &group, reference, "once", "dmesg"];
+    let (group, id) = (format!("/{}", node.mark()), format!("gvisor-{}", node.mark()));
+    let run = ["run", "--rm", "--runc-binary", &runsc, "--cgroup", &group, reference, &id, "dmesg"];
     let said = node.ctr(&run).unwrap();
     assert!(said.contains("gVisor"), "{said}");
     let pod = pods.run("gvisor", "gvisor").await.unwrap();

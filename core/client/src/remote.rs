@@ -208,6 +208,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_proxy_is_not_told_of_leases() {
+        let remote = Remote::new("a", "/run/kevel-test/none.sock").unwrap();
+        let scope = Scope { lease: Some("mine".to_owned()), ..Scope::new(kevel_model::Namespace::k8s()) };
+        let told = |remote: &Remote| {
+            let request = remote.request(&scope, ()).unwrap();
+            let has = |key: &str| request.metadata().get(key).map(|value| value.to_str().unwrap().to_owned());
+            (has("containerd-namespace"), has("containerd-lease"))
+        };
+        assert_eq!(told(&remote), (Some("k8s.io".to_owned()), Some("mine".to_owned())));
+        assert_eq!(told(&remote.proxy()), (Some("k8s.io".to_owned()), None));
+    }
+
+    #[tokio::test]
     async fn one_address_has_one_dialer_as_long_as_somebody_uses_it() {
         let first = Remote::new("a", "unix:///run/kevel-test/none.sock").unwrap();
         let second = Remote::new("b", "/run/kevel-test/none.sock").unwrap();

@@ -85,6 +85,15 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_connection_is_said_to_be_one() {
+        let cause = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "reset by peer");
+        let broken = error(Status::from_error(Box::new(cause)));
+        assert_eq!((broken.code(), broken.chain().as_str()), (Code::Unavailable, "reset by peer"));
+        let said = error(Status::unknown("a backend's own word"));
+        assert_eq!((said.code(), said.chain().as_str()), (Code::Unknown, "a backend's own word"));
+    }
+
+    #[test]
     fn long_messages_are_cut_between_characters() {
         let there = status(Error::unknown(format!("x{}", "é".repeat(4096))));
         assert_eq!(there.message().len(), 4095);

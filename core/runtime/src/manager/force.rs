@@ -87,10 +87,10 @@ impl ShimManager {
         Ok(())
     }
 
-    /// Kills a shim and cleans up after it. Other containers that it serves are cleaned up after by their own watches.
+    /// Kills a shim and cleans up after it, unless it is a sandbox controller's, which is only let go of. Other containers that it serves are cleaned up after by their own watches.
     pub(crate) async fn kill_shim(&self, shim: &Shim) {
         tracing::error!(id = shim.id, pid = shim.pid(), "killing a shim that does not answer");
-        if !shim.kill() {
+        if !shim.hosted && !shim.kill() {
             let path = shim.bundle.path.clone();
             let _ = blocking(move || {
                 stray::kill(&path);
