@@ -26,6 +26,8 @@ pub struct NodeOptions {
     pub hosts_dir: String,
     /// The image of sandboxes.
     pub sandbox_image: String,
+    /// Lines added to the table of NRI.
+    pub nri: String,
 }
 
 /// A running daemon with directories of its own. Ended, and everything it made removed, when dropped.
@@ -234,12 +236,18 @@ conf_dir = "{root}/net.d"
 fallback_bridge = "{bridge}"
 fallback_subnets = ["{subnet}"]
 cache_dir = "{root}/cni"
+[plugins."io.containerd.nri.v1.nri"]
+socket_path = "{root}/nri.sock"
+plugin_path = "{root}/nri-plugins"
+plugin_config_path = "{root}/nri-conf.d"
+{nri}
 {more}
 "#,
             top = options.top,
             hosts = options.hosts_dir,
             sandbox_image = options.sandbox_image,
             subnet = self.subnet,
+            nri = options.nri,
             more = options.config,
         )
     }

@@ -23,7 +23,7 @@ pub mod shim;
 )]
 mod generated;
 
-pub use generated::{containerd, google, grpc, io, runtime, runtimeoptions};
+pub use generated::{containerd, google, grpc, io, nri, runtime, runtimeoptions};
 
 /// The largest gRPC message that is sent or accepted, in bytes: what kubelet and containerd allow. tonic's own limit
 /// for received messages is 4 MiB, too small for the container list of a full node.

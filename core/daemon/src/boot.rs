@@ -115,7 +115,7 @@ fn logging(config: &Config) -> anyhow::Result<()> {
         ["client", "content", "cri_logs", "cri_network", "cri_server", "daemon", "database", "diff", "event"]
             .iter()
             .chain(&["metadata", "mount", "plugin", "registry", "runtime", "service", "snapshot", "transfer", "ttrpc"])
-            .chain(&["contract", "monitor"])
+            .chain(&["contract", "cri_nri", "monitor"])
             .map(|name| format!("kevel_{name}={level}"))
             .collect::<Vec<_>>()
             .join(",")

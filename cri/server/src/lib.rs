@@ -27,6 +27,7 @@ mod live;
 mod lock;
 mod metric;
 mod node;
+mod nri;
 mod operation;
 mod patience;
 pub mod plugin;

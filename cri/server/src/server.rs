@@ -19,6 +19,7 @@ use kevel_contract::{
 };
 use kevel_cri_logs::{Io, Stats};
 use kevel_cri_network::Network;
+use kevel_cri_nri::Nri;
 use kevel_cri_spec::{Node, Policy};
 use kevel_cri_streaming::Endpoint;
 use kevel_model::{Error, Namespace, Result};
@@ -131,6 +132,8 @@ pub struct Parts {
     pub streaming: Endpoint,
     /// Where the server's metrics go.
     pub metrics: MetricRegistry,
+    /// Who is told and asked of pods and containers.
+    pub nri: Arc<Nri>,
 }
 
 /// The CRI server; one for the daemon's life.
@@ -145,6 +148,7 @@ pub struct Server {
     pub(crate) images: Arc<Images>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) streaming: Endpoint,
+    pub(crate) nri: Arc<Nri>,
     pub(crate) scope: Scope,
     pub(crate) index: Index,
     pub(crate) operations: Operations,
@@ -189,6 +193,7 @@ impl Server {
             images: parts.images,
             settings: parts.settings,
             streaming: parts.streaming,
+            nri: parts.nri,
             scope: Scope::new(Namespace::k8s()),
             index: Index::default(),
             operations: Operations::measured(counters.operations.clone()),
@@ -206,6 +211,15 @@ impl Server {
         });
         server.expose(&parts.metrics)?;
         Ok(server)
+    }
+
+    /// Starts NRI's plugins on what is there. Call it once, after [`Server::recover`].
+    ///
+    /// # Errors
+    /// When plugins can't be looked for or their socket can't be opened.
+    pub async fn start_plugins(self: &Arc<Self>) -> Result<()> {
+        let node = Arc::new(crate::nri::Node(self.clone()));
+        self.nri.start(node, self.stages()).await
     }
 
     /// Follows the networks' configuration until the daemon ends.

@@ -21,6 +21,7 @@ const TTRPC_ONLY: &[&str] = &[
     "containerd.runtime.sandbox.v1",
     "containerd.task.v2",
     "containerd.task.v3",
+    "nri.pkg.api.v1alpha1",
 ];
 
 /// Packages that shims may offer over ttrpc as well as over gRPC.

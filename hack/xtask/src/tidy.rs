@@ -39,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-cri-spec", &["kevel-model"]),
     ("kevel-cri-network", &[]),
     ("kevel-cri-logs", &["kevel-model"]),
+    ("kevel-cri-nri", &["kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-cri-streaming", &["kevel-model"]),
     (
         "kevel-cri-server",
@@ -48,6 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "kevel-cri-cdi",
             "kevel-cri-logs",
             "kevel-cri-network",
+            "kevel-cri-nri",
             "kevel-cri-spec",
             "kevel-cri-streaming",
             "kevel-model",
@@ -77,6 +79,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
             "core/metadata/",
             "core/monitor/",
             "cri/server/",
+            "cri/nri/",
             "e2e/",
             "hack/kevel-bench/",
         ],

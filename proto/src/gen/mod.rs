@@ -148,6 +148,15 @@ pub mod io {
         }
     }
 }
+pub mod nri {
+    pub mod pkg {
+        pub mod api {
+            pub mod v1alpha1 {
+                include!("nri.pkg.api.v1alpha1.rs");
+            }
+        }
+    }
+}
 pub mod runtime {
     pub mod v1 {
         include!("runtime.v1.rs");

@@ -19,15 +19,21 @@ pub(super) async fn inject(server: &Server, config: &ContainerConfig, spec: Spec
     if devices.is_empty() {
         return Ok(spec);
     }
+    let registry = registry(server).await?;
+    let mut document = spec.into_value();
+    registry.inject(&mut document, &devices)?;
+    Ok(Spec::new(document)?)
+}
+
+/// The devices that are described now.
+pub(crate) async fn registry(server: &Server) -> Result<Registry> {
     let settings = server.settings.clone();
     blocking(move || {
         let registry = Registry::read(&settings.config.cdi_spec_dirs)?;
         for (path, why) in registry.bad() {
             tracing::warn!(path = %path.display(), why, "file is no CDI spec");
         }
-        let mut document = spec.into_value();
-        registry.inject(&mut document, &devices)?;
-        Ok(Spec::new(document)?)
+        Ok(registry)
     })
     .await
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use kevel_contract::container::Container as Entry;
-use kevel_cri_spec::{ContainerInput, Mode, SandboxPaths};
+use kevel_cri_nri::Entered;
+use kevel_cri_spec::{ContainerInput, Mode, SandboxPaths, Spec};
 use kevel_model::{Any, Error, Labels, Result};
 use kevel_proto::{
     any::SPEC,
@@ -112,9 +113,11 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
     let mut undo = Undo::new(server.settings.defer_cleanup);
     let timer = server.counters.container_create.with_label_values(&[plan.handler.runtime.name.as_str()]);
     match timed(&timer, build(server, &plan, record, &mut undo)).await {
-        Ok(record) => {
+        Ok((record, entered)) => {
             let id = record.id.clone();
             server.index.announce_container(Container { record: Arc::new(record), state: Arc::default() });
+            server.nri.post_create_container(&id, server.subject(&id)).await;
+            drop(entered);
             Ok(id)
         }
         Err(error) => {
@@ -141,13 +144,14 @@ fn volumes(server: &Server, id: &str, config: &ContainerConfig, image: &Image) -
         .collect()
 }
 
-/// The record first, which keeps the snapshot from the garbage collector, then the snapshot, then the spec.
+/// The record first, which keeps the snapshot from the garbage collector, then the snapshot, then the spec. No plugin of
+/// NRI's joins until the second part of the answer is dropped, which is when the container can be seen.
 async fn build(
     server: &Arc<Server>,
     plan: &Plan<'_>,
     mut record: ContainerRecord,
     undo: &mut Undo,
-) -> Result<ContainerRecord> {
+) -> Result<(ContainerRecord, Entered)> {
     let id = record.id.clone();
     stage("writing the record");
     let (of, at) = (server.clone(), id.clone());
@@ -161,6 +165,9 @@ async fn build(
     let (dirs, at) = (server.settings.files.clone(), id.clone());
     undo.push("removing files", blocking(move || remove_files(&dirs, &at)));
     let spec = spec(server, plan, &mut record, rootfs).await?;
+    stage("asking NRI plugins");
+    let entered = server.nri.enter().await;
+    let spec = ask_plugins(server, plan, &record, spec, undo).await?;
     stage("writing the spec");
     record.complete = true;
     let path = server.settings.files.status(&id);
@@ -170,7 +177,25 @@ async fn build(
     container.extensions = [(EXTENSION.to_owned(), record.pack()?)].into();
     let paths = ["spec".to_owned(), format!("extensions.{EXTENSION}")];
     server.containers.update(&server.scope, container, &paths).await?;
-    Ok(record)
+    Ok((record, entered))
+}
+
+/// The spec as NRI's plugins want it.
+async fn ask_plugins(
+    server: &Arc<Server>,
+    plan: &Plan<'_>,
+    record: &ContainerRecord,
+    spec: Spec,
+    undo: &mut Undo,
+) -> Result<Any> {
+    let subject = server.unmade(&plan.pod, record, &spec);
+    let (of, id) = (server.clone(), record.id.clone());
+    undo.push("telling NRI plugins", async move {
+        of.nri.undo_container(&id, subject).await;
+        Ok(())
+    });
+    let spec = server.adjusted(&plan.pod, record, spec).await?;
+    Ok(Any::new(SPEC, spec.to_vec()))
 }
 
 /// Removes a container's directories. Blocks.
@@ -202,7 +227,7 @@ async fn spec(
     plan: &Plan<'_>,
     record: &mut ContainerRecord,
     rootfs: Vec<kevel_model::Mount>,
-) -> Result<Any> {
+) -> Result<Spec> {
     let (id, config) = (&plan.pod.record.id, &record.config);
     let places = image_volume::mount(server, plan.handler, id, config, &plan.volumes).await?;
     let (settings, copy, pod_record) = (server.settings.clone(), record.clone(), plan.pod.record.clone());
@@ -240,8 +265,7 @@ async fn spec(
         node: &server.settings.node,
         policy: &server.settings.policy,
     })?;
-    let spec = cdi::inject(server, &record.config, spec).await?;
-    Ok(Any::new(SPEC, spec.to_vec()))
+    cdi::inject(server, &record.config, spec).await
 }
 
 /// The additional groups of a user, as statuses show them: the primary one among them.

@@ -1,7 +1,7 @@
 //! Containers: a file for each RPC, and what they share.
 
 mod attach;
-mod cdi;
+pub(crate) mod cdi;
 mod create;
 mod exec;
 mod exec_sync;

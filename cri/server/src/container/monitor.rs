@@ -73,6 +73,7 @@ impl Server {
         if let Some(life) = self.bury(id) {
             life.ended.send_replace(true);
         }
+        self.nri.stop_container(id, self.subject(id)).await;
     }
 
     /// Writes the end of a container to disk and nowhere else.

@@ -35,6 +35,10 @@ impl Server {
 
     /// As RemoveContainer, in the caller's task. The record goes last: while it is there, somebody can try again.
     pub(crate) async fn erase_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        // Ended without the lock first: plugins may want to update other containers then, whose own end may wait for
+        // an update of this one.
+        self.end_container(id, Duration::ZERO).await?;
+        self.nri.stop_container(id, self.subject(id)).await;
         let _alone = self.locks.alone(id).await;
         if self.index.container(id).is_err() {
             return Ok(());
@@ -44,7 +48,10 @@ impl Server {
         self.end_container(id, Duration::ZERO).await?;
         stage("removing the container");
         self.bury(id);
+        let described = if self.nri.is_heard() { self.subject(id).await } else { None };
         self.erase_record(id).await?;
+        let _entered = self.nri.enter().await;
+        self.nri.remove_container(id, async { described }).await;
         self.index.remove_container(id);
         self.meter.forget(id);
         Ok(())

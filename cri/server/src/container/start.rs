@@ -59,10 +59,18 @@ async fn start(server: &Arc<Server>, id: &str) -> Result<()> {
         return Err(Error::failed_precondition(format!("pod sandbox {} is not running", pod.record.id)));
     }
     let timer = server.counters.container_start.with_label_values(&[server.runtime_of(&pod.record.handler)]);
-    match timed(&timer, run(server, &pod, &container)).await {
-        Ok(()) => Ok(()),
+    let started = match server.nri.start_container(id, server.subject(id)).await {
+        Ok(()) => timed(&timer, run(server, &pod, &container)).await,
+        Err(refused) => Err(refused),
+    };
+    match started {
+        Ok(()) => {
+            server.nri.post_start_container(id, server.subject(id)).await;
+            Ok(())
+        }
         Err(error) => {
             give_up(server, id, &error).await;
+            server.nri.stop_container(id, server.subject(id)).await;
             Err(error.context(format!("starting container {id}")))
         }
     }

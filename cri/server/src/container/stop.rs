@@ -79,16 +79,19 @@ impl Server {
             self.signal(id, container.record.stop_signal, false).await?;
             stage("waiting for the container to stop by itself");
             if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+                self.nri.stop_container(id, self.subject(id)).await;
                 return Ok(());
             }
         }
         stage("killing the container");
         self.signal(id, SIGKILL, true).await?;
         stage("waiting for the end of the killed container");
-        match tokio::time::timeout(KILLED, ended.wait_for(|ended| *ended)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::deadline_exceeded(format!("container {id} did not end within {KILLED:?} of SIGKILL"))),
+        if tokio::time::timeout(KILLED, ended.wait_for(|ended| *ended)).await.is_err() {
+            let message = format!("container {id} did not end within {KILLED:?} of SIGKILL");
+            return Err(Error::deadline_exceeded(message));
         }
+        self.nri.stop_container(id, self.subject(id)).await;
+        Ok(())
     }
 
     /// Sends a signal; a process that is gone needs none.

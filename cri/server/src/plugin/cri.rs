@@ -11,6 +11,7 @@ use kevel_contract::{
     sandbox::{PodSandboxControllers, SandboxControllers, SandboxStores},
     task::TaskService,
 };
+use kevel_cri_nri::NriPlugins;
 use kevel_cri_streaming::{Config as StreamingConfig, Endpoint, KeyPair};
 use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
@@ -94,6 +95,8 @@ deps! {
         runtime: One<CriRuntime>,
         /// Where metrics go.
         metrics: One<Metrics>,
+        /// Who is told and asked of pods and containers.
+        nri: One<NriPlugins>,
     }
 }
 
@@ -124,9 +127,11 @@ impl Plugin for CriPlugin {
             settings: deps.runtime.0,
             streaming: streaming.clone(),
             metrics: deps.metrics.0,
+            nri: deps.nri.0,
         });
         let server = server.map_err(InitError::failed)?;
         server.recover().await.map_err(InitError::failed)?;
+        server.start_plugins().await.map_err(InitError::failed)?;
         let mut tasks = server.watch_networks();
         tasks.push(tokio::spawn(server.clone().follow_oom()));
         tasks.push(tokio::spawn(server.clone().learn_features()));

@@ -1,5 +1,5 @@
 //! The plugins of the CRI: `cri.v1.images` and `cri.v1.runtime` with their configuration, the `podsandbox` controller,
-//! and the services themselves.
+//! and the services themselves. NRI has a plugin of its own, in `kevel-cri-nri`.
 
 mod cri;
 mod images;
@@ -19,7 +19,12 @@ const STATE: &str = "io.containerd.plugin.state";
 
 /// Adds every plugin of the CRI to the daemon's list.
 pub fn register(registry: &mut kevel_plugin::Registry) {
-    registry.add::<ImagesPlugin>().add::<RuntimePlugin>().add::<PodSandboxPlugin>().add::<CriPlugin>();
+    registry
+        .add::<kevel_cri_nri::NriPlugin>()
+        .add::<ImagesPlugin>()
+        .add::<RuntimePlugin>()
+        .add::<PodSandboxPlugin>()
+        .add::<CriPlugin>();
 }
 
 fn property(cx: &kevel_plugin::InitContext, name: &str) -> Result<std::path::PathBuf, kevel_plugin::InitError> {

@@ -56,6 +56,8 @@ pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
     let containers = server.index.snapshot().containers_of(id);
     let removed = join_all(containers.iter().map(|one| server.erase_container(&one.record.id))).await;
     removed.into_iter().collect::<Result<Vec<()>>>()?;
+    // Described while there is something to describe, told when nothing is left.
+    let described = if server.nri.is_heard() { server.described_pod(id).await } else { None };
     stage("removing the sandbox");
     let controller = server.controller(&pod.record.sandboxer)?;
     match server.bounded("removing a sandbox", controller.shutdown(&server.scope, id)).await {
@@ -64,6 +66,8 @@ pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
     }
     let (dirs, of) = (server.settings.files.clone(), id.clone());
     blocking(move || files::remove_sandbox_root(&dirs, &of)).await?;
+    let _entered = server.nri.enter().await;
+    server.nri.remove_pod(id, async { described }).await;
     match server.sandboxes.delete(&server.scope, id).await {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}

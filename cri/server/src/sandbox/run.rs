@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use futures::FutureExt as _;
 use kevel_contract::sandbox::{Create, Started};
 use kevel_cri_network::{Netns, PodNetworkStatus, netns};
+use kevel_cri_nri::Entered;
 use kevel_model::{Any, Error, Result};
 use kevel_proto::{
     any,
@@ -112,8 +113,9 @@ async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String)
     server.controller(&record.sandboxer)?;
     let mut undo = Undo::new(server.settings.defer_cleanup);
     match build(server, handler, &mut record, &mut undo).await {
-        Ok(()) => {
+        Ok(entered) => {
             publish(server, record.clone());
+            drop(entered);
             Ok(record.id)
         }
         Err(error) => {
@@ -144,7 +146,13 @@ async fn forget(server: &Arc<Server>, mut record: SandboxRecord, left: Vec<Error
     server.finish_later(&id, Intent::Remove, &Error::internal(why));
 }
 
-async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxRecord, undo: &mut Undo) -> Result<()> {
+/// Makes the sandbox. No plugin of NRI's joins until the answer is dropped, which is when the pod can be seen.
+async fn build(
+    server: &Arc<Server>,
+    handler: &Handler,
+    record: &mut SandboxRecord,
+    undo: &mut Undo,
+) -> Result<Entered> {
     let options = translate::security(&record.config).namespace_options.unwrap_or_default();
     stage("writing the record");
     // On record before it is made, or a crash between the two would leave a namespace that nobody knows.
@@ -197,8 +205,21 @@ async fn build(server: &Arc<Server>, handler: &Handler, record: &mut SandboxReco
     let timer = server.counters.sandbox_runtime_create.with_label_values(&[handler.runtime.name.as_str()]);
     timer.observe(began.elapsed().as_secs_f64());
     (record.pid, record.address, record.api) = (started.pid, started.address, started.version);
+    let entered = server.nri.enter().await;
+    tell_plugins(server, record, undo).await?;
     record.phase = Phase::Ready;
-    server.save_sandbox(record).await
+    server.save_sandbox(record).await?;
+    Ok(entered)
+}
+
+async fn tell_plugins(server: &Arc<Server>, record: &SandboxRecord, undo: &mut Undo) -> Result<()> {
+    server.nri.run_pod(&record.id, server.describe_pod(record)).await?;
+    let (of, record) = (server.clone(), record.clone());
+    undo.push("telling NRI plugins", async move {
+        of.nri.undo_pod(&record.id, async { Some(of.describe_pod(&record).await) }).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 fn undo_both(server: &Arc<Server>, record: &SandboxRecord, undo: &mut Undo) {

@@ -56,6 +56,8 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     if pod.record.phase == Phase::Stopped {
         return Ok(());
     }
+    stage("telling NRI plugins");
+    server.nri.stop_pod(&pod.record.id, server.described_pod(&pod.record.id)).await;
     stage("ending the sandbox");
     let controller = server.controller(&pod.record.sandboxer)?;
     let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &pod.record.id, GRACE));

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::{
     answer::status,
-    check,
+    check, nri,
     record::{EXTENSION, SandboxRecord, Stored},
     server::Server,
 };
@@ -36,7 +36,12 @@ impl Server {
         let key = format!("update pod sandbox {id}");
         let work = || async move {
             let _alone = server.pods.alone(&id).await;
-            update(&server, &id, request).await.map(|()| String::new())
+            let limits = |limits: &Option<LinuxContainerResources>| limits.as_ref().map(nri::limits);
+            let (overhead, all) = (limits(&request.overhead), limits(&request.resources));
+            server.nri.update_pod(server.described_pod(&id), overhead, all).await?;
+            update(&server, &id, request).await?;
+            server.nri.post_update_pod(&id, server.described_pod(&id)).await;
+            Ok(String::new())
         };
         self.operations.run(key, print, work).await.map(drop)
     }

@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 use kevel_contract::{
     Scope, call::Target, container, content, event, image, introspection, metric, sandbox, snapshot, task, transfer,
 };
+use kevel_cri_nri::{Nri, NriConfig};
 use kevel_cri_server::{ImageParts, Images, Parts, Server, Settings, config};
 use kevel_cri_streaming::{Config, Endpoint};
 use kevel_model::{Any, Digest, Error, Filters, Labels, Mount, Platform, Result};
@@ -71,6 +72,7 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
         introspection: introspection::Introspection::new(target(), fake.clone()),
         controllers: [("podsandbox".to_owned(), sandbox::SandboxController::new(target(), fake.clone()))].into(),
         images: Images::new(parts).await.unwrap(),
+        nri: Nri::new(NriConfig { disable: true, ..NriConfig::default() }),
         settings: Arc::new(Settings::new(runtime, dir.join("root"), dir.join("state")).unwrap()),
         streaming: Endpoint::bind(&Config::default()).await.unwrap().0,
         metrics,
