@@ -32,8 +32,12 @@ impl Server {
         })
     }
 
+    /// Newest first: of several containers of one name, kubelet takes the first for the one that counts.
     fn statuses(&self, now: &Snapshot, pod: &str) -> Vec<ContainerStatus> {
-        now.containers_of(pod).iter().map(|container| self.describe_container(container)).collect()
+        let containers = now.containers_of(pod);
+        let mut statuses: Vec<_> = containers.iter().map(|container| self.describe_container(container)).collect();
+        statuses.sort_by_key(|status| std::cmp::Reverse(status.created_at));
+        statuses
     }
 
     async fn pod_info(&self, pod: &Pod) -> BTreeMap<String, String> {
