@@ -23,7 +23,7 @@ gate() {
 }
 "#;
 
-/// The plugin at the end of the chain, which gives on what the one before it answered.
+/// The plugin at the end of the chain, which gives on what the one before it answered, or an address of its own.
 const PLUGIN: &str = r#"
 input=$(cat)
 versions='["0.4.0","1.0.0","1.1.0"]'
@@ -31,7 +31,10 @@ versions='["0.4.0","1.0.0","1.1.0"]'
 printf '%s\n' "$input" >"$dir/stdin-$CNI_COMMAND"
 gate "cni-$CNI_COMMAND" "$CNI_CONTAINERID"
 [ "$CNI_COMMAND" = ADD ] || exit 0
-printf '%s' "$input" | python3 -c 'import json,sys; print(json.dumps(json.load(sys.stdin)["prevResult"]))'
+printf '%s' "$input" | python3 -c 'import json, sys
+config = json.load(sys.stdin)
+own = {"cniVersion": config["cniVersion"], "ips": [{"address": "192.0.2.7/24"}]}
+print(json.dumps(config.get("prevResult", own)))'
 "#;
 
 /// The runtime in front of the real one.
@@ -96,13 +99,15 @@ Root = "{dir}/runc"
     pub fn network(&self, node: &Node, version: &str, more: &str) -> anyhow::Result<()> {
         let (mark, bridge, subnet) = (node.mark(), node.bridge(), node.subnet());
         let data = self.path("ipam");
-        let list = format!(
-            r#"{{"cniVersion":"{version}","name":"{mark}","plugins":[
-            {{"type":"bridge","bridge":"{bridge}","isGateway":true,"ipam":{{"type":"host-local",
-              "ranges":[[{{"subnet":"{subnet}"}}]],"dataDir":"{}"}}}},
-            {{"type":"gate"{more}}}]}}"#,
+        let bridge = format!(
+            r#"{{"type":"bridge","bridge":"{bridge}","isGateway":true,"ipam":{{"type":"host-local",
+              "ranges":[[{{"subnet":"{subnet}"}}]],"dataDir":"{}"}}}},"#,
             data.display()
         );
+        // Debian's bridge does not speak 1.1.0; there the gate is alone.
+        let bridge = if version == "1.1.0" { "" } else { &bridge };
+        let list =
+            format!(r#"{{"cniVersion":"{version}","name":"{mark}","plugins":[{bridge}{{"type":"gate"{more}}}]}}"#);
         fs::create_dir_all(node.path("net.d"))?;
         Ok(fs::write(node.path("net.d/10-e2e.conflist"), list)?)
     }

@@ -1,7 +1,8 @@
 //! Ending a container without its shim: everything in its cgroup is killed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -46,7 +47,9 @@ fn groups(table: &str, id: &str) -> Vec<PathBuf> {
 
 fn kill_group(group: &Path) -> io::Result<()> {
     // Version 2 from Linux 5.14 on does it in one go, forks included.
-    match fs::write(group.join("cgroup.kill"), "1") {
+    // Without making it: on version 1 that is refused in another way than what is not there.
+    let kill = fs::OpenOptions::new().write(true).open(group.join("cgroup.kill"));
+    match kill.and_then(|mut file| file.write_all(b"1")) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

@@ -76,9 +76,9 @@ impl ShimManager {
         loop {
             match self.ask(shim).await {
                 Answer::Ended => return Ok(()),
-                Answer::Runs | Answer::Silence if tokio::time::Instant::now() < end => {
-                    tokio::time::sleep(LOOK).await;
-                }
+                Answer::Runs if tokio::time::Instant::now() < end => tokio::time::sleep(LOOK).await,
+                // It may wait for the runtime once more: when a process ends, a shim has the others of it killed.
+                Answer::Silence if tokio::time::Instant::now() < end => _ = self.unstick(shim).await,
                 Answer::Silence => break,
                 Answer::Runs => return Err(Error::Unkillable { id: shim.id.clone() }),
             }
