@@ -29,6 +29,6 @@ mod validator;
 pub use config::NriConfig;
 pub use kevel_proto::nri::pkg::api::v1alpha1 as api;
 pub use nri::{Adjusted, Domain, Entered, Nri, Subject};
-pub use plugin::{NriPlugin, NriPlugins};
+pub use plugin::{NriDeps, NriPlugin, NriPlugins};
 pub use stage::Stage;
 pub use validator::{Validator, ValidatorConfig};

@@ -9,8 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use kevel_contract::metric::Metrics;
 use kevel_model::{Code, Error, Result};
-use kevel_plugin::{InitContext, InitError, Kind};
+use kevel_plugin::{InitContext, InitError, Kind, One, deps};
 use kevel_ttrpc::{CallOptions, Client};
 use prost::Message;
 use tokio::sync::{Mutex, watch};
@@ -32,6 +33,14 @@ impl Kind for NriPlugins {
     type Handle = Arc<Nri>;
 }
 
+deps! {
+    /// What NRI needs.
+    pub struct NriDeps {
+        /// Where its metrics go.
+        metrics: One<Metrics>,
+    }
+}
+
 /// The plugin of the daemon's graph.
 pub struct NriPlugin;
 
@@ -39,10 +48,11 @@ impl kevel_plugin::Plugin for NriPlugin {
     type Kind = NriPlugins;
     const ID: &'static str = "nri";
     type Config = NriConfig;
-    type Deps = ();
+    type Deps = NriDeps;
 
-    async fn init(cx: InitContext, config: NriConfig, (): ()) -> Result<Arc<Nri>, InitError> {
+    async fn init(cx: InitContext, config: NriConfig, deps: NriDeps) -> Result<Arc<Nri>, InitError> {
         config.check().map_err(|message| InitError::Config { uri: cx.uri.clone(), message })?;
+        metrics::install(&deps.metrics.0).map_err(InitError::failed)?;
         let nri = Nri::new(config);
         let stopping = nri.clone();
         cx.on_close(move || async move { stopping.stop().await });

@@ -39,7 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-cri-spec", &["kevel-model"]),
     ("kevel-cri-network", &[]),
     ("kevel-cri-logs", &["kevel-model"]),
-    ("kevel-cri-nri", &["kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
+    ("kevel-cri-nri", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-cri-streaming", &["kevel-model"]),
     (
         "kevel-cri-server",
