@@ -20,7 +20,7 @@ use crate::{leak::Leaks, program, wait};
 pub struct NodeOptions {
     /// Lines before the tables, such as `disabled_plugins`.
     pub top: String,
-    /// Lines added to the configuration.
+    /// Lines added to the configuration, whose last table before them is that of the CNI.
     pub config: String,
     /// `config_path` of the registries: a directory of `hosts.toml` files.
     pub hosts_dir: String,
@@ -231,16 +231,16 @@ config_path = "{hosts}"
 sandbox = "{sandbox_image}"
 [plugins."io.containerd.transfer.v1.local"]
 config_path = "{hosts}"
-[plugins."io.containerd.cri.v1.runtime".cni]
-conf_dir = "{root}/net.d"
-fallback_bridge = "{bridge}"
-fallback_subnets = ["{subnet}"]
-cache_dir = "{root}/cni"
 [plugins."io.containerd.nri.v1.nri"]
 socket_path = "{root}/nri.sock"
 plugin_path = "{root}/nri-plugins"
 plugin_config_path = "{root}/nri-conf.d"
 {nri}
+[plugins."io.containerd.cri.v1.runtime".cni]
+conf_dir = "{root}/net.d"
+fallback_bridge = "{bridge}"
+fallback_subnets = ["{subnet}"]
+cache_dir = "{root}/cni"
 {more}
 "#,
             top = options.top,

@@ -11,6 +11,10 @@ use crate::{Error, Result};
 
 /// The longest answer to `CONNECT`, in bytes.
 const MAX_GREETING: usize = 64;
+/// How often, and how long apart, the socket of a dead shim is looked at: of a process that is ending, the kernel may close the
+/// connection that told us before it closes the listener.
+const DEAD_LOOKS: u32 = 10;
+const DEAD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a shim listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +92,15 @@ impl Address {
     /// Removes the socket of a shim that died, unless somebody listens there. The next shim of that name would have to.
     pub(crate) async fn remove_dead(&self) {
         let Self::Unix(path) = self else { return };
-        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        if UnixStream::connect(path).await.is_err_and(refused) {
-            let _ = tokio::fs::remove_file(path).await; // no harm if it stays
+        for _ in 0..DEAD_LOOKS {
+            match UnixStream::connect(path).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    let _ = tokio::fs::remove_file(path).await; // no harm if it stays
+                    return;
+                }
+                Err(_) => return,
+                Ok(_) => tokio::time::sleep(DEAD_PAUSE).await,
+            }
         }
     }
 

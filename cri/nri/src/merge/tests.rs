@@ -161,7 +161,7 @@ fn what_two_plugins_set_is_a_conflict() {
             conflict("CgroupsPath"),
         ),
         (
-            one(LinuxContainerAdjustment { oom_score_adj: Some(score.clone()), ..Default::default() }),
+            one(LinuxContainerAdjustment { oom_score_adj: Some(score), ..Default::default() }),
             one(LinuxContainerAdjustment { oom_score_adj: Some(score), ..Default::default() }),
             conflict("OomScoreAdj"),
         ),

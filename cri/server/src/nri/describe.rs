@@ -177,7 +177,7 @@ pub(crate) fn requested(from: &LinuxResources) -> LinuxContainerResources {
     let signed = |value: &Option<OptionalInt64>| value.as_ref().map_or(0, |one| one.value);
     let unsigned =
         |value: &Option<OptionalUInt64>| value.as_ref().map_or(0, |one| i64::try_from(one.value).unwrap_or(i64::MAX));
-    let (memory, cpu) = (from.memory.clone().unwrap_or_default(), from.cpu.clone().unwrap_or_default());
+    let (memory, cpu) = (from.memory.unwrap_or_default(), from.cpu.clone().unwrap_or_default());
     LinuxContainerResources {
         cpu_period: unsigned(&cpu.period),
         cpu_quota: signed(&cpu.quota),
