@@ -215,3 +215,26 @@ async fn a_removed_image_is_gone_at_once_under_all_its_names() {
     // Once more is no error.
     setup.images.remove_image(cri::RemoveImageRequest { image }).await.unwrap();
 }
+
+/// Wherever a kill cuts a pull short: the next daemon serves, the pull that is asked for again succeeds, and the image can be
+/// removed with all that it brought.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_a_kill_cuts_short_succeeds_when_it_is_asked_for_again() {
+    let mut setup = setup(&["layers", "pause"], "").await;
+    for moment in [0, 10, 25, 50, 100, 200] {
+        let request = cri::PullImageRequest { image: setup.spec("layers"), ..Default::default() };
+        let mut images = setup.images.clone();
+        let pull = tokio::spawn(async move { images.pull_image(request).await });
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        setup.node.kill().unwrap();
+        let _ = pull.await.unwrap(); // done or broken off, as it came
+        setup.node.launch().unwrap();
+        (setup.runtime, setup.images) = setup.node.cri().await.unwrap();
+        let image = setup.pull("layers").await;
+        assert_eq!(setup.present("layers").await.unwrap().id, image, "after {moment} ms");
+        let request = cri::RemoveImageRequest { image: setup.spec("layers") };
+        setup.images.remove_image(request).await.unwrap();
+        assert!(setup.present("layers").await.is_none(), "after {moment} ms");
+    }
+    setup.node.assert_no_leaks().unwrap();
+}
