@@ -99,13 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn own_files_and_sockets() {
-        let own = Processes(vec![std::process::id()]);
-        let before = own.descriptors();
-        let _pair = std::os::unix::net::UnixStream::pair().unwrap();
-        let after = own.descriptors();
-        assert!(after.files >= before.files + 2 && after.sockets >= before.sockets + 2, "{before:?} {after:?}");
-        assert!(own.open_files_limit().unwrap() > 0);
+    fn files_and_sockets_of_a_process() {
+        // Another process, since other tests open and close files of this one meanwhile.
+        let (input, output) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (input, output) = (std::os::fd::OwnedFd::from(input), std::os::fd::OwnedFd::from(output));
+        let mut sleeper = std::process::Command::new("sleep").arg("1000").stdin(input).stdout(output).spawn().unwrap();
+        let processes = Processes(vec![sleeper.id()]);
+        let (found, limit) = (processes.descriptors(), processes.open_files_limit());
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert!(found.files >= 3 && found.sockets >= 2, "{found:?}");
+        assert!(limit.unwrap() > 0);
         assert_eq!(Processes(vec![]).descriptors(), Descriptors::default());
     }
 
