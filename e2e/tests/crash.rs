@@ -303,7 +303,7 @@ async fn a_kill_while_a_program_is_held() {
         (StartContainer, "runc-create"),
         (StartContainer, "runc-start"),
         (StopContainer, "runc-kill"),
-        (StopContainer, "runc-delete"),
+        (RemoveContainer, "runc-delete"),
         (RemoveContainer, "runc-kill"),
         (StopPod, "cni-DEL"),
         (StopPod, "runc-delete"),

@@ -137,6 +137,11 @@ async fn a_pod_of_two_containers_runs_and_leaves_nothing() {
     assert_eq!(setup.exec(&clock, &["cat", "/etc/resolv.conf"]).await.stdout, b"nameserver 192.0.2.53\n");
     assert_eq!(setup.exec(&clock, &["sh", "-c", "exit 9"]).await.exit_code, 9);
 
+    // Nothing of a container outlives the node, so that nothing of it need be flushed.
+    let mounts = String::from_utf8(setup.exec(&clock, &["cat", "/proc/mounts"]).await.stdout).unwrap();
+    let root = mounts.lines().find(|line| line.starts_with("overlay / overlay ")).unwrap();
+    assert!(root.split([' ', ',']).any(|option| option.ends_with("volatile")), "{root}");
+
     let status = setup.status(&web).await;
     assert_eq!((status.state(), status.image_id.as_str()), (cri::ContainerState::ContainerRunning, image.as_str()));
     let log = setup.node.path("logs/clock.log");

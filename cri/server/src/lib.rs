@@ -43,6 +43,7 @@ mod translate;
 mod undo;
 mod usage;
 mod userns;
+mod volatile;
 
 pub use image::{ImageParts, Images};
 pub use server::{Parts, Server, Settings};

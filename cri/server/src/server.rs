@@ -55,6 +55,8 @@ pub struct Settings {
     pub(crate) node: Node,
     pub(crate) policy: Policy,
     pub(crate) files: Files,
+    /// Whether the kernel has them.
+    pub(crate) volatile_overlays: bool,
     /// The longest that one step of the undo of a failed operation may take.
     pub(crate) defer_cleanup: Duration,
     /// How often CPU time is looked at.
@@ -87,7 +89,9 @@ impl Settings {
             enable_unprivileged_icmp: config.enable_unprivileged_icmp,
         };
         let defer_cleanup = Duration::from_secs(60);
-        Ok(Self { config, handlers, node, policy, files: Files::new(root, state), stats_period, defer_cleanup })
+        let volatile_overlays = crate::volatile::is_offered(&rustix::system::uname().release().to_string_lossy());
+        let files = Files::new(root, state);
+        Ok(Self { config, handlers, node, policy, files, volatile_overlays, stats_period, defer_cleanup })
     }
 
     /// With another limit for each step of an undo.

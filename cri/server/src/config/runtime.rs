@@ -38,6 +38,9 @@ pub struct RuntimeConfig {
     pub ignore_image_defined_volumes: bool,
     /// Keep network namespaces below the state directory and not in `/var/run/netns`.
     pub netns_mounts_under_state_dir: bool,
+    /// Mount containers' overlays so that what they write is never flushed for their sake: no container outlives the node
+    /// it ran on. Kevel's own key.
+    pub volatile_rootfs: bool,
     /// Pods may bind ports below 1024.
     pub enable_unprivileged_ports: bool,
     /// Pods may ping.
@@ -169,6 +172,7 @@ impl Default for RuntimeConfig {
             device_ownership_from_security_context: false,
             ignore_image_defined_volumes: false,
             netns_mounts_under_state_dir: false,
+            volatile_rootfs: true,
             enable_unprivileged_ports: true,
             enable_unprivileged_icmp: true,
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],

@@ -144,8 +144,9 @@ fn volumes(server: &Server, id: &str, config: &ContainerConfig, image: &Image) -
         .collect()
 }
 
-/// The record first, which keeps the snapshot from the garbage collector, then the snapshot, then the spec. No plugin of
-/// NRI's joins until the second part of the answer is dropped, which is when the container can be seen.
+/// The record and the snapshot at the same time, then the spec. The record's change is handed in first, so that the
+/// snapshot is recorded in the same commit or a later one, and never there for the garbage collector without it. No plugin
+/// of NRI's joins until the second part of the answer is dropped, which is when the container can be seen.
 async fn build(
     server: &Arc<Server>,
     plan: &Plan<'_>,
@@ -156,12 +157,14 @@ async fn build(
     stage("writing the record");
     let (of, at) = (server.clone(), id.clone());
     undo.push("removing the record", async move { of.containers.delete(&of.scope, &at).await });
-    server.containers.create(&server.scope, stored(plan, &record)?).await?;
     let (of, at, by) = (server.clone(), id.clone(), plan.snapshotter.clone());
     undo.push("removing the snapshot", async move { of.snapshotter(&by)?.remove(&of.scope, &at).await });
     stage("preparing the root file system");
     let source = server.rootfs(&plan.snapshotter)?;
-    let rootfs = source.prepare(&id, &plan.image.chain_id, Ids::of_container(&record.config)).await?;
+    let entry = stored(plan, &record)?;
+    let prepare = source.prepare(&id, &plan.image.chain_id, Ids::of_container(&record.config));
+    let (recorded, prepared) = tokio::join!(server.containers.create(&server.scope, entry), prepare);
+    let rootfs = recorded.and(prepared)?;
     let (dirs, at) = (server.settings.files.clone(), id.clone());
     undo.push("removing files", blocking(move || remove_files(&dirs, &at)));
     let spec = spec(server, plan, &mut record, rootfs).await?;

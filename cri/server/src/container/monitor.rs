@@ -7,13 +7,7 @@ use kevel_contract::task::Exit;
 use kevel_model::{Filters, Result};
 use kevel_proto::{any, containerd::events::TaskOom, runtime::v1::ContainerEventType};
 
-use crate::{
-    files::blocking,
-    identity,
-    record::{ContainerState, write_state},
-    server::Server,
-    usage::Verdict,
-};
+use crate::{files::blocking, identity, record::ContainerState, server::Server, usage::Verdict};
 
 /// Between two attempts to wait, when the task service cannot.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -44,23 +38,18 @@ impl Server {
         });
     }
 
-    /// Puts a container's end on record: its output is written, its task removed, its state saved, whoever waits told.
+    /// Puts a container's end on record: its output is written, its state saved, whoever waits told. Its task goes last,
+    /// because until the state is on disk it is the only other one that knows, and because removing it takes a run of the
+    /// runtime that nobody needs to wait for: whoever stops the pod or removes the container does, and a start of the daemon
+    /// goes on with it.
     pub(crate) async fn ended(self: &Arc<Self>, id: &str, exit: Exit) {
         let life = self.life(id);
         let oom = self.judge_oom(id).await; // before its cgroup is removed with the task
-        // On disk before the task goes, which is the only other one that knows; in memory when the output is complete.
-        if let Err(error) = self.write_end(id, &exit, oom).await {
-            tracing::warn!(container = id, error = error.chain(), "state is not on disk");
-        }
-        if let Err(error) = self.bounded("deleting a task", self.delete_task(id)).await {
-            tracing::warn!(container = id, error = error.chain(), "task of an ended container is left");
-        }
         if let Some(io) = life.as_ref().and_then(|life| life.io.as_ref()) {
             if tokio::time::timeout(DRAIN, io.drained()).await.is_err() {
                 tracing::warn!(container = id, "output did not end with the container");
             }
             io.stop();
-            let _ = io.fifos().remove();
         }
         if oom != Verdict::No && oom != Verdict::Unknown {
             self.counters.oom.inc();
@@ -74,15 +63,12 @@ impl Server {
             life.ended.send_replace(true);
         }
         self.nri.stop_container(id, self.subject(id)).await;
-    }
-
-    /// Writes the end of a container to disk and nowhere else.
-    async fn write_end(&self, id: &str, exit: &Exit, oom: Verdict) -> Result<()> {
-        let Ok(container) = self.index.container(id) else { return Ok(()) };
-        let mut state = ContainerState::clone(&container.state);
-        end(&mut state, exit, oom);
-        let path = self.settings.files.status(id);
-        blocking(move || write_state(&path, &state)).await
+        if let Err(error) = self.bounded("deleting a task", self.delete_task(id)).await {
+            tracing::warn!(container = id, error = error.chain(), "task of an ended container is left");
+        }
+        if let Some(io) = life.as_ref().and_then(|life| life.io.as_ref()) {
+            let _ = io.fifos().remove(); // the container's directory goes with the container
+        }
     }
 
     /// Whether the kernel killed a process of the container for want of memory.

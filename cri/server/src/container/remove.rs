@@ -57,26 +57,29 @@ impl Server {
         Ok(())
     }
 
-    /// Removes what the stores and the disk have of a container that does not run.
+    /// Removes what the stores and the disk have of a container that does not run. The snapshot and the record that keeps
+    /// it go in one commit; should the record alone go, the garbage collector takes the snapshot.
     pub(crate) async fn erase_record(&self, id: &str) -> Result<()> {
         let entry = match self.containers.get(&self.scope, id).await {
             Err(error) if error.is_not_found() => None,
             other => Some(other?),
         };
         self.bounded("deleting a task", self.delete_task(id)).await?;
-        if let Some(snapshotter) = entry.as_ref().and_then(|entry| self.snapshotters.get(&entry.snapshotter)) {
-            self.images.forget_layer(&entry.as_ref().map_or_else(String::new, |entry| entry.snapshotter.clone()), id);
-            match snapshotter.remove(&self.scope, id).await {
-                Err(error) if !error.is_not_found() => return Err(error.context(format!("removing container {id}"))),
-                _ => {}
-            }
-        }
         let dir = self.settings.files.container(id);
         blocking(move || remove_dir(&dir)).await?;
-        match self.containers.delete(&self.scope, id).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
-        }
+        let snapshotter = entry.as_ref().and_then(|entry| self.snapshotters.get(&entry.snapshotter));
+        let snapshot = async {
+            let Some(snapshotter) = snapshotter else { return Ok(()) };
+            self.images.forget_layer(&entry.as_ref().map_or_else(String::new, |entry| entry.snapshotter.clone()), id);
+            snapshotter.remove(&self.scope, id).await
+        };
+        let gone = |result: Result<()>| match result {
+            Err(error) if !error.is_not_found() => Err(error.context(format!("removing container {id}"))),
+            _ => Ok(()),
+        };
+        let (snapshot, record) = tokio::join!(snapshot, self.containers.delete(&self.scope, id));
+        gone(snapshot)?;
+        gone(record)?;
         // The note of what is done goes last: until then it is not done.
         let dir = self.settings.files.container_state(id);
         if let Err(error) = blocking(move || remove_dir(&dir)).await {

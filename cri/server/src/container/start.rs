@@ -108,6 +108,7 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
     stage("preparing the root file system and the streams");
     let entry = server.containers.get(&server.scope, id).await?;
     let rootfs = server.snapshotter(&entry.snapshotter)?.mounts(&server.scope, &entry.snapshot_key).await?;
+    let rootfs = server.settings.once(rootfs).await?;
     let io = streams(server, container).await?;
     let config = &container.record.config;
     let stdio = Stdio {

@@ -10,7 +10,7 @@ use super::PauseController;
 /// The least that the kernel gets to end a killed process.
 const LEAST: Duration = Duration::from_secs(10);
 
-fn gone(result: Result<()>) -> Result<()> {
+pub(super) fn gone(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
@@ -39,7 +39,8 @@ impl PauseController {
         gone(self.tasks.delete(scope, id).await.map(drop))
     }
 
-    /// Removes task, snapshot and record, in this order: while the record is there, somebody can try again.
+    /// Removes the task, then snapshot and record, which go in one commit. While the record is there, somebody can try
+    /// again; should it alone go, the garbage collector takes the snapshot.
     pub(super) async fn erase(&self, scope: &Scope, id: &str) -> Result<()> {
         self.take_created(id);
         let container = match self.containers.get(scope, id).await {
@@ -47,9 +48,14 @@ impl PauseController {
             other => other?,
         };
         self.end(scope, id, LEAST).await?;
-        if let Some(snapshotter) = self.snapshotters.get(&container.snapshotter) {
-            gone(snapshotter.remove(scope, &container.snapshot_key).await)?;
-        }
-        gone(self.containers.delete(scope, id).await)
+        let snapshot = async {
+            match self.snapshotters.get(&container.snapshotter) {
+                Some(snapshotter) => snapshotter.remove(scope, &container.snapshot_key).await,
+                None => Ok(()),
+            }
+        };
+        let (snapshot, record) = tokio::join!(snapshot, self.containers.delete(scope, id));
+        gone(snapshot)?;
+        gone(record)
     }
 }

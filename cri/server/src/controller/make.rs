@@ -12,7 +12,7 @@ use kevel_cri_spec::{SandboxInput, SandboxPaths};
 use kevel_model::{Any, Error, Result};
 use kevel_proto::any::SPEC;
 
-use super::PauseController;
+use super::{PauseController, end::gone};
 use crate::{
     config::Handler,
     files::blocking,
@@ -24,7 +24,8 @@ use crate::{
 };
 
 impl PauseController {
-    /// The record first, which keeps the snapshot from the garbage collector, then the snapshot.
+    /// The record and the snapshot at the same time: the record's change is handed in first, so that the snapshot is
+    /// recorded in the same commit or a later one, and never there for the garbage collector without it.
     pub(super) async fn make(&self, scope: &Scope, create: Create) -> Result<()> {
         let record = SandboxRecord::unpack(&create.sandbox)?;
         let handler = self.settings.handler(&record.handler)?;
@@ -34,7 +35,6 @@ impl PauseController {
         let image = image.map_err(|error| error.context(format!("sandbox image {pause}")))?;
         let spec = self.spec(&record, handler, &image, &create.netns_path).await?;
         let container = self.container(&create.sandbox, handler, &image, &name, spec)?;
-        self.containers.create(scope, container).await?;
         let source = Source {
             snapshotter: self.snapshotter(&name)?,
             name: &name,
@@ -42,7 +42,13 @@ impl PauseController {
             scope,
             temporary: self.settings.files.temporary(),
         };
-        source.prepare(&record.id, &image.chain_id, Ids::of_pod(&record.config)).await?;
+        let prepare = source.prepare(&record.id, &image.chain_id, Ids::of_pod(&record.config));
+        let (recorded, prepared) = tokio::join!(self.containers.create(scope, container), prepare);
+        if recorded.is_err() && prepared.is_ok() {
+            gone(source.snapshotter.remove(scope, &record.id).await)?;
+        }
+        recorded?;
+        prepared?;
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
         created.insert(record.id, handler.name.clone());
         Ok(())
@@ -105,6 +111,7 @@ impl PauseController {
         let handler = self.settings.handler(&handler)?;
         let container = self.containers.get(scope, id).await?;
         let rootfs = self.snapshotter(&container.snapshotter)?.mounts(scope, id).await?;
+        let rootfs = self.settings.once(rootfs).await?;
         let create = task::Create {
             container_id: id.to_owned(),
             rootfs,

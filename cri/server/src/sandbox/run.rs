@@ -196,12 +196,21 @@ async fn build(
     let began = Instant::now();
     stage("attaching the networks and making the sandbox");
     let network = connect(server, record).inspect(|_| stage("making the sandbox"));
-    let created = create(server, record).inspect(|_| stage("attaching the networks"));
-    let (network, created) = tokio::join!(network, created);
+    let early = starts_without_network(handler);
+    let sandbox = async {
+        create(server, record).await?;
+        if early { start(server, handler, record).await.map(Some) } else { Ok(None) }
+    };
+    let (network, sandbox) = tokio::join!(network, sandbox.inspect(|_| stage("attaching the networks")));
     undo_both(server, record, undo);
-    (record.network, _) = (network?, created?);
-    stage("starting the sandbox");
-    let started = start(server, handler, record).await?;
+    record.network = network?;
+    let started = match sandbox? {
+        Some(started) => started,
+        None => {
+            stage("starting the sandbox");
+            start(server, handler, record).await?
+        }
+    };
     let timer = server.counters.sandbox_runtime_create.with_label_values(&[handler.runtime.name.as_str()]);
     timer.observe(began.elapsed().as_secs_f64());
     (record.pid, record.address, record.api) = (started.pid, started.address, started.version);
@@ -220,6 +229,13 @@ async fn tell_plugins(server: &Arc<Server>, record: &SandboxRecord, undo: &mut U
         Ok(())
     });
     Ok(())
+}
+
+/// Whether a handler's sandbox may start while its network is being made. A pause process that runc starts joins the
+/// namespace and does not look into it; hypervisors and other kernels take over what interfaces they find, and hooks of a
+/// spec of the operator's may want them.
+fn starts_without_network(handler: &Handler) -> bool {
+    handler.is_runc() && handler.sandboxer() == "podsandbox" && handler.base.is_none()
 }
 
 fn undo_both(server: &Arc<Server>, record: &SandboxRecord, undo: &mut Undo) {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::{FutureExt as _, future::join_all};
 use kevel_model::Result;
 use tonic::Status;
 
@@ -41,6 +41,20 @@ impl Server {
     }
 }
 
+/// Ends the sandbox itself.
+async fn end(server: &Arc<Server>, record: &SandboxRecord) -> Result<()> {
+    let controller = server.controller(&record.sandboxer)?;
+    let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &record.id, GRACE));
+    let timer = server.counters.sandbox_runtime_stop.with_label_values(&[server.runtime_of(&record.handler)]);
+    match timed(&timer, ended).await {
+        Err(error) if !error.is_not_found() => Err(error.context(format!("stopping sandbox {}", record.id))),
+        _ => {
+            server.end_sandbox(&record.id, identity::now());
+            Ok(())
+        }
+    }
+}
+
 /// Stops a pod that the caller has locked.
 pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     let Ok(pod) = server.index.pod(id) else { return Ok(()) };
@@ -58,18 +72,17 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     }
     stage("telling NRI plugins");
     server.nri.stop_pod(&pod.record.id, server.described_pod(&pod.record.id)).await;
-    stage("ending the sandbox");
-    let controller = server.controller(&pod.record.sandboxer)?;
-    let ended = server.bounded("stopping a sandbox", controller.stop(&server.scope, &pod.record.id, GRACE));
-    let timer = server.counters.sandbox_runtime_stop.with_label_values(&[server.runtime_of(&pod.record.handler)]);
-    let ended = timed(&timer, ended).await;
-    match ended {
-        Err(error) if !error.is_not_found() => return Err(error.context(format!("stopping sandbox {id}"))),
-        _ => {}
-    }
-    server.end_sandbox(&pod.record.id, identity::now());
-    stage("detaching the networks");
-    server.disconnect(&pod.record).await?;
+    stage("ending the sandbox and detaching the networks");
+    // No container runs any more, so that nobody misses the network while the sandbox itself ends. None is cancelled by
+    // another's failure, and all can be repeated.
+    let (ended, disconnected, deleted) = tokio::join!(
+        end(server, &pod.record).inspect(|_| stage("detaching the networks")),
+        server.disconnect(&pod.record).inspect(|_| stage("ending the sandbox")),
+        join_all(containers.iter().map(|one| server.delete_task(&one.record.id)))
+    );
+    ended?;
+    disconnected?;
+    deleted.into_iter().collect::<Result<Vec<()>>>()?;
     server.forget_image_volumes(&pod.record).await?;
     let (dirs, of) = (server.settings.files.clone(), pod.record.id.clone());
     blocking(move || files::unmount_sandbox(&dirs, &of)).await?;
