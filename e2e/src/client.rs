@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use kevel_proto::runtime::v1 as cri;
 use tonic::{Request, Status, transport::Channel};
 
-use crate::Node;
+use crate::{Node, patience};
 
 /// The runtime service of a node.
 pub type Runtime = cri::runtime_service_client::RuntimeServiceClient<Channel>;
 
-/// How long a test waits for what comes by itself.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How many seconds a test waits for what comes by itself.
+const PATIENCE: u64 = 90;
 
 /// A client of one node.
 #[derive(Clone)]
@@ -155,9 +155,10 @@ fn patient<T>(message: T, limit: Option<Duration>) -> Request<T> {
 /// # Panics
 /// When it does not come.
 pub async fn eventually(what: &str, mut state: impl AsyncFnMut() -> bool) {
-    let end = tokio::time::Instant::now() + PATIENCE;
+    let limit = patience(PATIENCE);
+    let end = tokio::time::Instant::now() + limit;
     while !state().await {
-        assert!(tokio::time::Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        assert!(tokio::time::Instant::now() < end, "waited {limit:?} for {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -3,13 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 
-/// A program may take this long before it counts as hung.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::patience;
+
+/// A program may take so many seconds before it counts as hung.
+const LIMIT: u64 = 120;
 
 /// What a program said.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
 /// The same with variables added to the environment.
 pub(crate) fn run_with(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Output> {
     let mut command = Command::new("timeout");
-    command.arg("--kill-after=5").arg(LIMIT.as_secs().to_string()).arg(program).args(arguments);
+    command.arg("--kill-after=5").arg(patience(LIMIT).as_secs().to_string()).arg(program).args(arguments);
     let output = command
         .envs(variables.iter().copied())
         .stdin(Stdio::null())

@@ -1,28 +1,39 @@
 //! A registry on loopback with the test images in it, made by `hack/test-images`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::program;
+use crate::{machine, program};
 
-/// A running registry; stopped and removed when dropped.
+/// A running registry; stopped and removed when dropped, if it is the test's own.
 pub struct Registry {
-    script: PathBuf,
-    dir: tempfile::TempDir,
+    _own: Option<Own>,
     facts: Value,
 }
 
+struct Own {
+    script: PathBuf,
+    dir: tempfile::TempDir,
+}
+
 impl Registry {
-    /// Starts a registry with the named images of `e2e/images/catalog.py`.
+    /// Starts a registry with the named images of `e2e/images/catalog.py`, unless one with all of them is told to run already.
     pub fn start(images: &[&str]) -> anyhow::Result<Self> {
+        if let Some(path) = machine::registry_facts() {
+            let facts = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            return Ok(Self { _own: None, facts: serde_json::from_slice(&facts)? });
+        }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/test-images");
         let dir = tempfile::Builder::new().prefix("kevel-reg-").tempdir()?;
         let folder = dir.path().to_str().context("temporary directory")?;
         let said = program::run(&script, &["--dir", folder, "--only", &images.join(",")])?.ok()?;
         let facts = serde_json::from_str(&said).context("what hack/test-images says")?;
-        Ok(Self { script, dir, facts })
+        Ok(Self { _own: Some(Own { script, dir }), facts })
     }
 
     /// The directory of `hosts.toml` files that leads to it.
@@ -41,7 +52,7 @@ impl Registry {
     }
 }
 
-impl Drop for Registry {
+impl Drop for Own {
     fn drop(&mut self) {
         if let Some(dir) = self.dir.path().to_str() {
             let _ = program::run(&self.script, &["--dir", dir, "--stop"]);
