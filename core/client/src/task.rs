@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use kevel_contract::{
     Scope,
-    task::{Backend, Create, Deleted, Exec, Exit, Kill, Metric, Pid, Process, Tasks, Update},
+    task::{Backend, Checkpoint, Create, Deleted, Exec, Exit, Kill, Metric, Pid, Process, Tasks, Update},
 };
-use kevel_model::{Any, Descriptor, Error, Filters, Result};
+use kevel_model::{Descriptor, Error, Filters, Result};
 use kevel_proto::containerd::services::tasks::v1::{
     CheckpointTaskRequest, CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest,
     ExecProcessRequest, GetRequest, KillRequest, ListPidsRequest, ListTasksRequest, MetricsRequest, PauseTaskRequest,
@@ -128,11 +128,11 @@ impl Backend for RemoteTasks {
         Ok(found.into_iter().map(|found| Pid { pid: found.pid, info: found.info.map(any_read) }).collect())
     }
 
-    async fn checkpoint(&self, scope: &Scope, container_id: &str, options: Option<Any>) -> Result<Vec<Descriptor>> {
+    async fn checkpoint(&self, scope: &Scope, checkpoint: Checkpoint) -> Result<Vec<Descriptor>> {
         let message = CheckpointTaskRequest {
-            container_id: container_id.to_owned(),
+            container_id: checkpoint.container_id,
             parent_checkpoint: String::new(),
-            options: options.map(any_wire),
+            options: checkpoint.options.map(any_wire),
         };
         let made = answer(self.client().checkpoint(request(scope, message)?).await)?.descriptors;
         made.into_iter().map(|made| types::descriptor_read("descriptors", Some(made))).collect()

@@ -1,6 +1,9 @@
 //! Tasks: containers as processes.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use kevel_model::{Adaptor, Any, Descriptor, Filters, Mount, Result};
@@ -39,7 +42,7 @@ pub struct Create {
     pub rootfs: Vec<Mount>,
     /// Its standard streams.
     pub stdio: Stdio,
-    /// A checkpoint to restore from.
+    /// A checkpoint to restore from: of the media type [`CHECKPOINT_IMAGES`], in the content store.
     pub checkpoint: Option<Descriptor>,
     /// Options for the shim; the container's runtime options when there are none.
     pub options: Option<Any>,
@@ -50,6 +53,22 @@ pub struct Create {
     pub address: String,
     /// The version of that API.
     pub version: u32,
+}
+
+/// Media type of the archive that a checkpoint's images are kept in.
+pub const CHECKPOINT_IMAGES: &str = "application/vnd.containerd.container.criu.checkpoint.criu.tar";
+/// Media type of the spec that a checkpoint was made of, as a typed blob.
+pub const CHECKPOINT_CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+proto";
+
+/// What to write a checkpoint of.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoint {
+    /// The container.
+    pub container_id: String,
+    /// Options for the shim. When they name a directory for the images, these go there and not into the content store.
+    pub options: Option<Any>,
+    /// The longest that the shim may take; none for what is usual.
+    pub limit: Option<Duration>,
 }
 
 /// How a process is.
@@ -206,8 +225,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn resume(&self, scope: &Scope, container_id: &str) -> Result<()>;
     /// Every process of the container.
     async fn pids(&self, scope: &Scope, container_id: &str) -> Result<Vec<Pid>>;
-    /// Writes a checkpoint; answers what it is made of.
-    async fn checkpoint(&self, scope: &Scope, container_id: &str, options: Option<Any>) -> Result<Vec<Descriptor>>;
+    /// Writes a checkpoint; answers what it is made of in the content store, where the caller's lease keeps it.
+    async fn checkpoint(&self, scope: &Scope, checkpoint: Checkpoint) -> Result<Vec<Descriptor>>;
     /// Changes limits.
     async fn update(&self, scope: &Scope, update: Update) -> Result<()>;
     /// What tasks use.
@@ -246,7 +265,7 @@ handle! {
         /// Every process of the container.
         fn pids(scope: &Scope, container_id: &str) -> Vec<Pid>;
         /// Writes a checkpoint.
-        fn checkpoint(scope: &Scope, container_id: &str, options: Option<Any>) -> Vec<Descriptor>;
+        fn checkpoint(scope: &Scope, checkpoint: Checkpoint) -> Vec<Descriptor>;
         /// Changes limits.
         fn update(scope: &Scope, update: Update) -> ();
         /// What tasks use.

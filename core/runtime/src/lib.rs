@@ -29,4 +29,4 @@ pub use error::{Error, ReplyError, Result};
 pub use manager::{RuntimeOf, ShimManager};
 pub use sandbox::ShimController;
 pub use shim::{Role, Shim};
-pub use tasks::TaskManager;
+pub use tasks::{Checkpoints, TaskManager};

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use kevel_contract::{
     Scope,
     call::Target,
+    diff::DiffService,
     event::Events,
     metadata::Metadata,
     metric::Metrics,
@@ -14,7 +15,7 @@ use kevel_contract::{
 use kevel_plugin::{InitContext, InitError, Kind, Maybe, One, deps};
 use serde::{Deserialize, Serialize};
 
-use crate::{Daemon, Dirs, Role, RuntimeOf, ShimController, ShimManager, TaskManager, Timeouts};
+use crate::{Checkpoints, Daemon, Dirs, Role, RuntimeOf, ShimController, ShimManager, TaskManager, Timeouts};
 
 /// Property: the address of the daemon's gRPC socket.
 pub const GRPC_ADDRESS: &str = "io.containerd.plugin.grpc.address";
@@ -146,6 +147,8 @@ deps! {
         shims: One<Shims>,
         /// The records of containers.
         metadata: One<Metadata>,
+        /// What packs and unpacks checkpoints.
+        differ: Maybe<DiffService>,
     }
 }
 
@@ -159,7 +162,7 @@ impl kevel_plugin::Plugin for TaskRuntime {
         cx.platform(kevel_model::Platform::host().to_string());
         cx.export("log-uri-schemes", "fifo,binary,binary-v2,file");
         let dirs = Dirs { state: cx.state.clone(), root: cx.root.clone() };
-        let containers = deps.metadata.0.containers;
+        let containers = deps.metadata.0.containers.clone();
         let records = containers.clone();
         let runtime_of: RuntimeOf = Arc::new(move |namespace, id| {
             let records = records.clone();
@@ -169,7 +172,10 @@ impl kevel_plugin::Plugin for TaskRuntime {
             })
         });
         deps.shims.recover(dirs.clone(), Role::Task, runtime_of).await.map_err(failed)?;
-        Ok(TaskManager::new(deps.shims.0, dirs, containers))
+        let tasks = TaskManager::new(deps.shims.0, dirs, containers);
+        let Some(differ) = deps.differ.0 else { return Ok(tasks) };
+        let checkpoints = Checkpoints::new(deps.metadata.0.content, differ, &cx.root).await.map_err(failed)?;
+        Ok(tasks.with_checkpoints(checkpoints))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Create: a bundle and a shim from the container's record, then the task in the shim.
 
 use kevel_contract::{Scope, container::Container, task::Create};
-use kevel_model::{Context as _, Error, Result};
+use kevel_model::{Context as _, Result};
 use kevel_proto::shim::task::{CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, method};
 
-use super::TaskManager;
+use super::{TaskManager, restore};
 use crate::{
     Role, Shim,
     manager::{Join, Launch},
@@ -13,14 +13,17 @@ use crate::{
 
 impl TaskManager {
     pub(super) async fn create_task(&self, scope: &Scope, create: Create) -> Result<u32> {
-        if create.checkpoint.is_some() {
-            let message =
-                "checkpoint: restoring from the content store is not offered; name a directory in the options";
-            return Err(Error::unimplemented(message));
-        }
+        let images = restore::images(self, scope, &create).await?;
         let container = self.containers.get(scope, &create.container_id).await?;
         let shim = self.shims.start(launch(self, scope, &container, &create)).await;
         let shim = shim.context(|| format!("starting the shim of task {}", container.id))?;
+        let checkpoint = match images.unpack(self, scope, &shim.bundle).await {
+            Ok(path) => path.unwrap_or_default(),
+            Err(error) => {
+                self.undo(&shim).await;
+                return Err(error);
+            }
+        };
         let request = CreateTaskRequest {
             id: container.id.clone(),
             bundle: shim.bundle.path.display().to_string(),
@@ -29,7 +32,7 @@ impl TaskManager {
             stdin: create.stdio.stdin,
             stdout: create.stdio.stdout,
             stderr: create.stdio.stderr,
-            checkpoint: String::new(),
+            checkpoint,
             parent_checkpoint: String::new(),
             options: create.options.or(container.runtime.options).map(wire::any),
         };

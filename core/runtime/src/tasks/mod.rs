@@ -2,18 +2,22 @@
 //!
 //! Shims publish the events of their tasks themselves, so nothing is published here.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod list;
 mod process;
+mod restore;
 
 use async_trait::async_trait;
 use kevel_contract::{
     Scope,
     container::ContainerStore,
-    task::{Backend, Create, Deleted, Exec, Exit, Kill, Metric, Pid, Process, Update},
+    task::{Backend, Checkpoint, Create, Deleted, Exec, Exit, Kill, Metric, Pid, Process, Update},
 };
-use kevel_model::{Any, Descriptor, Error, Filters, Result};
+use kevel_model::{Descriptor, Error, Filters, Result};
+
+pub use checkpoint::Checkpoints;
 
 use crate::{Dirs, Role, Shim, ShimManager};
 
@@ -23,12 +27,24 @@ pub struct TaskManager {
     shims: ShimManager,
     dirs: Dirs,
     containers: ContainerStore,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl TaskManager {
     /// A task service whose bundles are in `dirs` and whose containers are recorded in `containers`.
     pub fn new(shims: ShimManager, dirs: Dirs, containers: ContainerStore) -> Self {
-        Self { shims, dirs, containers }
+        Self { shims, dirs, containers, checkpoints: None }
+    }
+
+    /// The same with checkpoints in the content store.
+    #[must_use]
+    pub fn with_checkpoints(self, checkpoints: Checkpoints) -> Self {
+        Self { checkpoints: Some(checkpoints), ..self }
+    }
+
+    fn checkpoints(&self) -> Result<&Checkpoints> {
+        let message = "there is no diff service, which packs and unpacks the checkpoints of the content store";
+        self.checkpoints.as_ref().ok_or_else(|| Error::unimplemented(message))
     }
 
     async fn shim(&self, scope: &Scope, id: &str) -> crate::Result<std::sync::Arc<Shim>> {
@@ -100,8 +116,9 @@ impl Backend for TaskManager {
         Ok(self.task_pids(scope, container_id).await?)
     }
 
-    async fn checkpoint(&self, scope: &Scope, container_id: &str, options: Option<Any>) -> Result<Vec<Descriptor>> {
-        Ok(self.checkpoint_task(scope, container_id, options).await?)
+    async fn checkpoint(&self, scope: &Scope, checkpoint: Checkpoint) -> Result<Vec<Descriptor>> {
+        let (this, scope) = (self.clone(), scope.clone());
+        owned(async move { this.checkpoint_task(&scope, checkpoint).await }).await
     }
 
     async fn update(&self, scope: &Scope, update: Update) -> Result<()> {

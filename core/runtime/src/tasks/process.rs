@@ -4,19 +4,15 @@ use kevel_contract::{
     Scope,
     task::{Exec, Exit, Kill, Pid, Process, Update},
 };
-use kevel_model::{Any, Descriptor, check_identifier};
-use kevel_proto::{
-    any,
-    containerd::runc::v1::CheckpointOptions,
-    shim::task::{
-        CheckpointTaskRequest, CloseIoRequest, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
-        PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest, StartResponse, StateRequest, StateResponse,
-        UpdateTaskRequest, WaitRequest, WaitResponse, method,
-    },
+use kevel_model::check_identifier;
+use kevel_proto::shim::task::{
+    CloseIoRequest, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest,
+    ResumeRequest, StartRequest, StartResponse, StateRequest, StateResponse, UpdateTaskRequest, WaitRequest,
+    WaitResponse, method,
 };
 use prost::Message;
 
-use super::TaskManager;
+use super::{TaskManager, restore};
 use crate::{Error, Result, wire};
 
 const SIGKILL: u32 = 9;
@@ -36,6 +32,10 @@ impl TaskManager {
         let request = StartRequest { id: id.into(), exec_id: exec_id.into() };
         let limit = self.shims.timeouts().work;
         let response: StartResponse = self.shims.call(&shim, method::START, &request, Some(limit)).await?;
+        if exec_id.is_empty() {
+            shim.set_init(response.pid); // a restored task has a process only now
+            restore::discard(&shim.bundle).await;
+        }
         Ok(response.pid)
     }
 
@@ -122,29 +122,6 @@ impl TaskManager {
             info: process.info.map(wire::from_any),
         };
         Ok(response.processes.into_iter().map(pid).collect())
-    }
-
-    /// Writes a checkpoint into the directory that the options name. Without one it would go to the content store, which
-    /// is not offered.
-    pub(super) async fn checkpoint_task(
-        &self,
-        scope: &Scope,
-        id: &str,
-        options: Option<Any>,
-    ) -> Result<Vec<Descriptor>> {
-        let options = options.map(wire::any);
-        let named = options.as_ref().and_then(|options| any::unpack::<CheckpointOptions>(options).ok());
-        let path = named.map(|options| options.image_path).unwrap_or_default();
-        if path.is_empty() {
-            let message =
-                "checkpoint: without image_path in the options it would go to the content store, which is not offered";
-            return Err(Error::Unimplemented(message.into()));
-        }
-        let shim = self.shim(scope, id).await?;
-        let request = CheckpointTaskRequest { id: id.into(), path, options };
-        let limit = self.shims.timeouts().checkpoint;
-        self.shims.call::<_, ()>(&shim, method::CHECKPOINT, &request, Some(limit)).await?;
-        Ok(Vec::new())
     }
 
     pub(super) async fn update_task(&self, scope: &Scope, update: Update) -> Result<()> {
