@@ -111,8 +111,13 @@ impl Client {
 
     /// RemovePodSandbox.
     pub async fn remove_pod(&self, id: &str) -> Result<(), Status> {
+        self.remove_pod_within(id, None).await
+    }
+
+    /// RemovePodSandbox by a caller who waits so long.
+    pub async fn remove_pod_within(&self, id: &str, limit: Option<Duration>) -> Result<(), Status> {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.runtime.clone().remove_pod_sandbox(request).await.map(drop)
+        self.runtime.clone().remove_pod_sandbox(patient(request, limit)).await.map(drop)
     }
 
     /// ListPodSandbox.

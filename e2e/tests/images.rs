@@ -68,6 +68,15 @@ impl Setup {
         panic!("not in time: {what}");
     }
 
+    /// From now on the node's registry is at another address.
+    fn lead_to(&self, address: &str) {
+        let host = self.registry.reference("pause").split('/').next().unwrap();
+        let places = [host.to_owned(), host.replace(':', "_"), host.replace(':', "_") + "_"];
+        let dir = places.iter().map(|name| std::path::Path::new(self.registry.hosts_dir()).join(name));
+        let dir = dir.into_iter().find(|dir| dir.is_dir()).unwrap();
+        fs::write(dir.join("hosts.toml"), format!("server = \"http://{address}\"\n")).unwrap();
+    }
+
     fn blob(&self, digest: &str) -> std::path::PathBuf {
         self.node.path("root/io.containerd.content.v1.content/blobs").join(digest.replace(':', "/"))
     }
@@ -179,6 +188,82 @@ async fn a_handler_with_another_snapshotter_gets_what_a_crash_took() {
     setup.node.assert_no_leaks().unwrap();
 }
 
+/// A registry that has nothing; its address.
+fn empty_registry() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
+            while std::io::BufRead::read_line(&mut reader, &mut line).is_ok_and(|n| n > 2) {
+                line.clear();
+            }
+            let _ = std::io::Write::write_all(
+                &mut stream,
+                b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            );
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_be_had_again_is_gone_for_good() {
+    let mut setup = setup(&["busybox", "pause"], "").await;
+    let id = setup.pull("busybox").await;
+    let image = setup.registry.image("busybox").clone();
+    let digest = image["layers"][0]["digest"].as_str().or(image["layers"][0].as_str()).unwrap().to_owned();
+    // Neither its layer nor what was unpacked of it is there any more.
+    let snapshots = setup.node.ctr(&["-n", "k8s.io", "snapshots", "ls"]).unwrap();
+    let chain = snapshots.lines().find(|line| line.starts_with("sha256:")).unwrap();
+    setup.node.ctr(&["-n", "k8s.io", "snapshots", "rm", chain.split_whitespace().next().unwrap()]).unwrap();
+    fs::remove_file(setup.blob(&digest)).unwrap();
+
+    let cgroup_parent = format!("/{}", setup.node.mark());
+    let pod = cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: "p".to_owned(),
+            uid: "u".to_owned(),
+            namespace: "n".to_owned(),
+            attempt: 0,
+        }),
+        linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent, ..Default::default() }),
+        ..Default::default()
+    };
+    let request = cri::RunPodSandboxRequest { config: Some(pod.clone()), ..Default::default() };
+    let pod_sandbox_id = setup.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+    let config = cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: "c".to_owned(), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: id.clone(), ..Default::default() }),
+        ..Default::default()
+    };
+    let request = cri::CreateContainerRequest {
+        pod_sandbox_id: pod_sandbox_id.clone(),
+        config: Some(config),
+        sandbox_config: Some(pod),
+    };
+    // A registry that does not answer may have it yet.
+    setup.lead_to("127.0.0.1:1");
+    let error = setup.runtime.create_container(request.clone()).await.unwrap_err();
+    assert!(error.message().contains("unpacking image"), "{error}");
+    assert_eq!(setup.present("busybox").await.unwrap().id, id);
+    // One that does not have it is the end.
+    setup.lead_to(&empty_registry().to_string());
+    let error = setup.runtime.create_container(request).await.unwrap_err();
+    assert!(error.message().contains("unpacking image"), "{error}");
+    assert!(setup.present("busybox").await.is_none());
+    setup.node.kill().unwrap();
+    setup.node.launch().unwrap();
+    (setup.runtime, setup.images) = setup.node.cri().await.unwrap();
+    assert!(setup.present("busybox").await.is_none());
+    let names = setup.node.ctr(&["-n", "k8s.io", "images", "ls", "-q"]).unwrap();
+    assert!(!names.contains("busybox"), "{names}");
+    setup.runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id }).await.unwrap();
+    setup.node.remove_parent_cgroup();
+    setup.node.assert_no_leaks().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_image_is_gone_at_once_under_all_its_names() {
     let mut setup = setup(&["layers", "pause"], "").await;
@@ -232,6 +317,11 @@ async fn a_pull_that_a_kill_cuts_short_succeeds_when_it_is_asked_for_again() {
         (setup.runtime, setup.images) = setup.node.cri().await.unwrap();
         let image = setup.pull("layers").await;
         assert_eq!(setup.present("layers").await.unwrap().id, image, "after {moment} ms");
+        // What kept the content of the first attempt goes when the second is done.
+        until("the leases to be gone", || {
+            setup.node.ctr(&["-n", "k8s.io", "leases", "ls", "-q"]).unwrap().trim().is_empty().then_some(())
+        })
+        .unwrap();
         let request = cri::RemoveImageRequest { image: setup.spec("layers") };
         setup.images.remove_image(request).await.unwrap();
         assert!(setup.present("layers").await.is_none(), "after {moment} ms");

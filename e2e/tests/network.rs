@@ -75,6 +75,68 @@ async fn a_detach_that_fails_is_tried_again_until_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_detach_that_fails_is_gone_on_with_by_the_next_daemon() {
+    let mut setup = setup("timeouts = { add = \"4s\", del = \"4s\" }", "").await;
+    let before = setup.ledger().await;
+    let (stopped, removed) = (
+        setup.pods.run(setup.pods.config("one"), "").await.unwrap(),
+        setup.pods.run(setup.pods.config("two"), "").await,
+    );
+    let removed = removed.unwrap();
+    setup.faults.fail("cni-DEL").unwrap();
+    for error in [setup.pods.stop_pod(&stopped).await, setup.pods.remove_pod(&removed).await] {
+        assert!(error.unwrap_err().message().contains("DEL of network"));
+    }
+    // Not ready is what the kubelet acts on; what is not detached is still there to be asked about.
+    let states: Vec<_> = setup.pods.list().await.unwrap().iter().map(cri::PodSandbox::state).collect();
+    assert_eq!(states, [cri::PodSandboxState::SandboxNotready; 2]);
+
+    // The network is gone on with by a daemon that nobody asked, and that fails at it, too, at first.
+    setup.node.kill().unwrap();
+    setup.node.launch().unwrap();
+    setup.pods = Client::of(&setup.node, setup.registry.reference("busybox")).await.unwrap();
+    let failures = setup.faults.count("cni-DEL");
+    until("another attempt", || (setup.faults.count("cni-DEL") >= failures + 2).then_some(())).unwrap();
+    eventually("both to be unfinished", async || {
+        let unfinished = setup.unfinished().await;
+        [&stopped, &removed].iter().all(|id| unfinished[id.as_str()].to_string().contains("DEL of network"))
+    })
+    .await;
+    setup.faults.release("cni-DEL");
+    eventually("the pods to be finished", async || setup.unfinished().await == json!({})).await;
+    let left: Vec<_> = setup.pods.list().await.unwrap().into_iter().map(|pod| pod.id).collect();
+    assert_eq!(left, [stopped.clone()], "the removal is done, the stop is one");
+    setup.pods.remove_pod(&stopped).await.unwrap();
+    before.wait(&setup.node, &setup.faults).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attach_and_the_detach_after_it_that_fail_leave_nothing_in_the_end() {
+    let mut setup = setup("timeouts = { add = \"4s\", del = \"4s\" }", "").await;
+    let before = setup.ledger().await;
+    setup.faults.fail("cni-ADD").unwrap();
+    setup.faults.fail("cni-DEL").unwrap();
+    let config = setup.pods.config("one");
+    let error = setup.pods.run(config.clone(), "").await.unwrap_err();
+    assert!(error.message().contains("ADD of network") && error.message().contains("fails on purpose"), "{error}");
+    // The kubelet asks again: each attempt is told of its own failure, and none piles up.
+    setup.pods.run(config.clone(), "").await.unwrap_err();
+    setup.node.kill().unwrap();
+    setup.node.launch().unwrap();
+    setup.pods = Client::of(&setup.node, setup.registry.reference("busybox")).await.unwrap();
+    setup.faults.release("cni-ADD");
+    let id = setup.pods.run(config, "").await.unwrap();
+    setup.faults.release("cni-DEL");
+    eventually("the pods before it to be gone", async || {
+        let ids: Vec<_> = setup.pods.list().await.unwrap().into_iter().map(|pod| pod.id).collect();
+        setup.unfinished().await == json!({}) && ids == [id.clone()]
+    })
+    .await;
+    setup.pods.remove_pod(&id).await.unwrap();
+    before.wait(&setup.node, &setup.faults).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_hangs_costs_its_limit_and_its_caller_is_told_the_stage() {
     let setup = setup("timeouts = { add = \"6s\", del = \"4s\" }", "").await;
     let before = setup.ledger().await;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, run};
+use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, eventually, run};
 use kevel_proto::runtime::v1 as cri;
 use tonic::Code;
 
@@ -65,6 +65,99 @@ async fn a_runtime_that_hangs() {
     again.await.unwrap();
 
     pods.remove_pod(&pod).await.unwrap();
+    setup.before.wait(&setup.node, &setup.faults).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_that_hangs_costs_nobody_but_its_container() {
+    let setup = setup("").await;
+    let pods = &setup.pods;
+    let (pod, gentle) = sleeper(pods, "one").await;
+    let mut others = Vec::new();
+    for name in ["abrupt", "well", "refused"] {
+        let id = pods.create(&pod, "one", pods.container(name, "exec sleep 1000")).await.unwrap();
+        pods.start(&id, None).await.unwrap();
+        others.push(id);
+    }
+    setup.faults.hold("runc-kill").unwrap();
+    // The stop signal does not get through; neither does SIGKILL, and the container ends all the same.
+    for (id, grace) in [(&gentle, 2), (&others[0], 0)] {
+        let begun = Instant::now();
+        pods.stop(id, grace).await.unwrap();
+        assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+        let ended = pods.status(id).await.unwrap();
+        assert_eq!((ended.state(), ended.exit_code), (cri::ContainerState::ContainerExited, 137));
+        assert_eq!(pods.status(&others[1]).await.unwrap().state(), cri::ContainerState::ContainerRunning);
+        assert_eq!(pods.list().await.unwrap()[0].state(), cri::PodSandboxState::SandboxReady);
+    }
+    // A runtime that answers with an error is no better.
+    setup.faults.release("runc-kill");
+    setup.faults.fail("runc-kill").unwrap();
+    pods.stop(&others[2], 1).await.unwrap();
+    assert_eq!(pods.status(&others[2]).await.unwrap().exit_code, 137);
+    assert_eq!(pods.status(&others[1]).await.unwrap().state(), cri::ContainerState::ContainerRunning);
+    // Nor does the rest of the pod need the runtime to end.
+    let begun = Instant::now();
+    pods.remove_pod(&pod).await.unwrap();
+    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    setup.before.wait(&setup.node, &setup.faults).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_hangs_is_done_in_the_end() {
+    let setup = setup("").await;
+    let pods = &setup.pods;
+    let (pod, ends) = sleeper(pods, "one").await;
+    let well = pods.create(&pod, "one", pods.container("well", "exec sleep 1000")).await.unwrap();
+    pods.start(&well, None).await.unwrap();
+    setup.faults.hold("runc-delete").unwrap();
+    let begun = Instant::now();
+    pods.stop(&ends, 0).await.unwrap();
+    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    assert_eq!(pods.status(&ends).await.unwrap().state(), cri::ContainerState::ContainerExited);
+    assert_eq!(pods.status(&well).await.unwrap().state(), cri::ContainerState::ContainerRunning);
+    // Whoever removes is answered in bounded time, and what fails is gone on with.
+    let begun = Instant::now();
+    let error = pods.remove_pod(&pod).await.unwrap_err();
+    assert!(error.message().contains("failed to delete task"), "{error}");
+    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    setup.faults.release("runc-delete");
+    eventually("the pod to be gone", async || pods.list().await.unwrap().is_empty()).await;
+    setup.before.wait(&setup.node, &setup.faults).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_fails_or_hangs_for_good() {
+    let setup = setup("").await;
+    let pods = &setup.pods;
+    let (pod, neighbour) = sleeper(pods, "one").await;
+    let make = async |name: &str| pods.create(&pod, "one", pods.container(name, "exec sleep 1000")).await.unwrap();
+
+    setup.faults.fail("runc-create").unwrap();
+    let failed = make("failed").await;
+    let error = pods.start(&failed, None).await.unwrap_err();
+    assert!(error.message().contains("bin/runc did not terminate successfully: exit status 1"), "{error}");
+    let ended = pods.status(&failed).await.unwrap();
+    assert_eq!((ended.state(), ended.reason.as_str()), (cri::ContainerState::ContainerExited, "StartError"));
+    assert!(ended.message.contains("exit status 1"), "{}", ended.message);
+    let error = pods.run(pods.config("two"), "").await.unwrap_err();
+    assert!(error.message().contains("exit status 1"), "{error}");
+    assert_eq!(pods.list().await.unwrap().len(), 1);
+    setup.faults.release("runc-create");
+
+    // Who removes the pod meanwhile is told what is waited for, and joins by asking again.
+    setup.faults.hold("runc-create").unwrap();
+    let hung = make("hung").await;
+    let soon = Some(Duration::from_secs(2));
+    let late = pods.start(&hung, soon).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    let late = pods.remove_pod_within(&pod, soon).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert!(late.message().contains("still waiting for other work on the pod"), "{late}");
+    assert_eq!(pods.status(&neighbour).await.unwrap().state(), cri::ContainerState::ContainerRunning);
+    let again = pods.remove_pod(&pod);
+    setup.faults.release("runc-create");
+    again.await.unwrap();
     setup.before.wait(&setup.node, &setup.faults).unwrap();
 }
 
@@ -164,10 +257,7 @@ async fn a_file_system_that_does_not_answer() {
     assert!(info["stuckPaths"].contains(inside.to_str().unwrap()), "{}", info["stuckPaths"]);
 
     volume.freeze(false);
-    kevel_e2e::eventually("the path to answer", async || {
-        pods.create(&pod, "one", with("frozen", &inside)).await.is_ok()
-    })
-    .await;
+    eventually("the path to answer", async || pods.create(&pod, "one", with("frozen", &inside)).await.is_ok()).await;
     pods.remove_pod(&pod).await.unwrap();
     setup.before.wait(&setup.node, &setup.faults).unwrap();
 }

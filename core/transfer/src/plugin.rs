@@ -77,6 +77,7 @@ impl kevel_plugin::Plugin for Plugin {
         cleaned.map_err(InitError::failed)?.map_err(InitError::failed)?;
         let (verifiers, processors) = (deps.verifiers.0, deps.processors.0.unwrap_or_default());
         let service = Service::new(config, Parts { stores, snapshotters, verifiers, processors, mounts });
+        service.recover().await.map_err(InitError::failed)?;
         Ok(Transfer::new(Target::local("transfer service"), service))
     }
 }

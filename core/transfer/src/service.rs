@@ -140,6 +140,17 @@ impl Service {
         }))
     }
 
+    /// Finds what transfers of a daemon before left behind that was killed. To be called before the first transfer.
+    ///
+    /// # Errors
+    /// When the stores do not answer.
+    pub async fn recover(&self) -> Result<()> {
+        for (namespace, _) in self.0.stores.namespaces.list().await? {
+            self.0.leases.find_left(&namespace).await?;
+        }
+        Ok(())
+    }
+
     /// A transfer of what is on the node.
     pub(crate) async fn local_job(&self, scope: &Scope) -> Result<Job> {
         let held = self.0.leases.hold(scope).await.context(|| "making a lease for the transfer")?;

@@ -34,6 +34,9 @@ impl ShimManager {
             {
                 tracing::warn!(id = shim.id, error, "a shim did not take its shutdown");
             }
+            // A shim finds its socket by what is in the bundle of its first container, which may be gone before others'.
+            let (manager, bootstrap) = (self.clone(), shim.bootstrap.clone());
+            tokio::spawn(async move { manager.remove_socket(&bootstrap).await });
         }
         self.forget(shim).await;
     }

@@ -4,7 +4,7 @@ use kevel_contract::{
     Scope,
     task::{Exec, Exit, Kill, Pid, Process, Update},
 };
-use kevel_model::check_identifier;
+use kevel_model::{Code, check_identifier};
 use kevel_proto::shim::task::{
     CloseIoRequest, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest,
     ResumeRequest, StartRequest, StartResponse, StateRequest, StateResponse, UpdateTaskRequest, WaitRequest,
@@ -66,8 +66,10 @@ impl TaskManager {
                 self.shims.expect_end(&shim);
                 Ok(())
             }
-            Err(error) if error.code() == kevel_model::Code::DeadlineExceeded => {
-                tracing::warn!(id, pid = shim.pid(), "a shim did not take SIGKILL for its container");
+            // The shim hangs, or its runtime does or can't.
+            Err(error) if matches!(error.code(), Code::DeadlineExceeded | Code::Unknown | Code::Internal) => {
+                let (pid, error) = (shim.pid(), kevel_model::Error::from(error).chain());
+                tracing::warn!(id, pid, error, "a shim did not take SIGKILL for its container");
                 self.shims.force(&shim).await
             }
             Err(error) => Err(error),

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kevel_contract::task::Kill;
 use kevel_model::{Error, Result};
 use kevel_proto::runtime::v1::ContainerState;
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::{
@@ -75,10 +76,8 @@ impl Server {
         let Some(life) = self.life(id) else { return Ok(()) };
         let mut ended = life.ended.subscribe();
         if !grace.is_zero() {
-            stage("sending the stop signal");
-            self.signal(id, container.record.stop_signal, false).await?;
-            stage("waiting for the container to stop by itself");
-            if tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
+            let by_itself = self.ask_to_end(id, container.record.stop_signal, &mut ended);
+            if tokio::time::timeout(grace, by_itself).await.is_ok() {
                 self.nri.stop_container(id, self.subject(id)).await;
                 return Ok(());
             }
@@ -92,6 +91,17 @@ impl Server {
         }
         self.nri.stop_container(id, self.subject(id)).await;
         Ok(())
+    }
+
+    /// Sends the stop signal and waits for the end. A runtime that fails or hangs does not keep the container from its
+    /// grace, as the signal may have come through, nor from what comes after it.
+    async fn ask_to_end(&self, id: &str, signal: u32, ended: &mut watch::Receiver<bool>) {
+        stage("sending the stop signal");
+        if let Err(error) = self.signal(id, signal, false).await {
+            tracing::warn!(container = id, error = error.chain(), "the stop signal may not have come through");
+        }
+        stage("waiting for the container to stop by itself");
+        let _ = ended.wait_for(|ended| *ended).await; // an error when somebody else has cleaned up after it
     }
 
     /// Sends a signal; a process that is gone needs none.

@@ -116,8 +116,8 @@ impl Images {
         }
     }
 
-    /// Unpacks an image that is here, fetching what is missing of it. One that can't be had again is no longer listed, so
-    /// that the kubelet pulls it anew, with credentials.
+    /// Unpacks an image that is here, fetching what is missing of it. One that its registry does not give is removed, if it
+    /// is not whole for another snapshotter either: the kubelet pulls it anew then, with credentials.
     async fn unpack_again(&self, image: &Image, snapshotter: &str) -> Result<()> {
         let name = image.name();
         let context = |error: Error| error.context(format!("unpacking image {name} into {snapshotter}"));
@@ -140,8 +140,23 @@ impl Images {
                 Err(error) => failure = error,
             }
         }
-        self.change_index(|index| image.names.iter().for_each(|name| index.unname(name)));
+        // A registry that does not answer may have it yet.
+        let asked = !matches!(failure.code(), Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted);
+        if asked && !self.is_unpacked(image).await {
+            tracing::warn!(image = name, error = failure.chain(), "image can't be had again and is removed");
+            self.remove(&image.id).await?;
+        }
         Err(context(failure))
+    }
+
+    /// Whether any snapshotter has the image's layers; one that does not answer may.
+    async fn is_unpacked(&self, image: &Image) -> bool {
+        for store in self.snapshotters.values() {
+            if !store.stat(&self.scope, &image.chain_id).await.is_err_and(|error| error.is_not_found()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn unpacking(&self, snapshotter: &str) -> Unpack {

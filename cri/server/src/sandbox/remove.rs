@@ -34,6 +34,7 @@ impl Server {
             }
             let timer = server.counters.sandbox_remove.with_label_values(&[server.runtime_of(&pod.record.handler)]);
             let done = timed(&timer, async {
+                note(&server, &id).await?;
                 stop(&server, &id).await?;
                 remove(&server, &pod).await
             });
@@ -47,11 +48,16 @@ impl Server {
     }
 }
 
+/// Before the pod is stopped for it: a removal that fails at that is still one for the next daemon.
+async fn note(server: &Server, id: &str) -> Result<()> {
+    let dir = server.settings.files.sandbox_state(id);
+    blocking(move || intent::note(&dir, Intent::Remove)).await
+}
+
 /// The record goes last: while it is there, somebody can try again.
 pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
     let id = &pod.record.id;
-    let dir = server.settings.files.sandbox_state(id);
-    blocking(move || intent::note(&dir, Intent::Remove)).await?;
+    note(server, id).await?;
     stage("removing the containers");
     let containers = server.index.snapshot().containers_of(id);
     let removed = join_all(containers.iter().map(|one| server.erase_container(&one.record.id))).await;

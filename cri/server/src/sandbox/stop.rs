@@ -60,7 +60,11 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     let Ok(pod) = server.index.pod(id) else { return Ok(()) };
     if pod.record.phase != Phase::Stopped {
         let dir = server.settings.files.sandbox_state(&pod.record.id);
-        blocking(move || intent::note(&dir, Intent::Stop(identity::now()))).await?;
+        let note = move || match intent::read(&dir) {
+            Some(Intent::Remove) => Ok(()), // which stops it, too
+            _ => intent::note(&dir, Intent::Stop(identity::now())),
+        };
+        blocking(note).await?;
     }
     stage("ending the containers");
     let containers = server.index.snapshot().containers_of(&pod.record.id);
@@ -92,7 +96,9 @@ pub(super) async fn stop(server: &Arc<Server>, id: &str) -> Result<()> {
     server.index.change_pod(&pod.record.id, |pod| pod.record = Arc::new(record));
     let dir = server.settings.files.sandbox_state(&pod.record.id);
     blocking(move || {
-        intent::clear(&dir);
+        if !matches!(intent::read(&dir), Some(Intent::Remove)) {
+            intent::clear(&dir);
+        }
         Ok(())
     })
     .await?;
