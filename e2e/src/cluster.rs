@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use anyhow::Context as _;
@@ -10,23 +11,36 @@ use serde_json::Value;
 
 use crate::{node, program, wait};
 
+/// What a cluster is started with beside what `hack/cluster` says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClusterOptions<'a> {
+    /// Added to the daemon's configuration; `DIR` is the cluster's directory.
+    pub config: &'a str,
+    /// A drop-in for kubelet's configuration.
+    pub kubelet: &'a str,
+    /// What `hack/cluster up` is told.
+    pub arguments: &'a [&'a str],
+}
+
 /// A running cluster; ended and removed when dropped.
 pub struct Cluster {
     script: PathBuf,
     dir: tempfile::TempDir,
-    image: String,
+    images: Value,
 }
 
 impl Cluster {
-    /// Starts a cluster and waits until its node is ready. `config` is added to the daemon's configuration.
-    pub fn start(config: &str) -> anyhow::Result<Self> {
+    /// Starts a cluster and waits until its node is ready.
+    pub fn start(options: ClusterOptions) -> anyhow::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/cluster");
         let dir = tempfile::Builder::new().prefix("kevel-cluster-").tempdir()?;
-        fs::write(dir.path().join("extra.toml"), config)?;
-        let mut cluster = Self { script, dir, image: String::new() };
-        cluster.act(&["up"])?;
-        let images: Value = serde_json::from_slice(&fs::read(cluster.path("images.json"))?)?;
-        cluster.image = images["images"]["busybox"]["ref"].as_str().context("the image's reference")?.to_owned();
+        let mut cluster = Self { script, dir, images: Value::Null };
+        fs::write(cluster.path("extra.toml"), cluster.fill(options.config))?;
+        fs::create_dir(cluster.path("kubelet.conf.d"))?;
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        fs::write(cluster.path("kubelet.conf.d/10-test.conf"), format!("{head}{}", options.kubelet))?;
+        cluster.act("up", options.arguments)?;
+        cluster.images = serde_json::from_slice(&fs::read(cluster.path("images.json"))?)?;
         Ok(cluster)
     }
 
@@ -35,9 +49,19 @@ impl Cluster {
         self.dir.path().join(name)
     }
 
+    /// The part of the directory's name that processes, mounts and cgroups of the cluster carry.
+    pub fn mark(&self) -> String {
+        self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Ends `keveld` or `kubelet` as an operator does (`restart`) or with SIGKILL (`kill`), and starts it again.
     pub fn again(&self, how: &str, process: &str) -> anyhow::Result<()> {
-        self.act(&[how, process]).map(drop)
+        self.act(how, &[process]).map(drop)
+    }
+
+    /// The node loses power and comes back.
+    pub fn reboot(&self) -> anyhow::Result<()> {
+        self.act("reboot", &[]).map(drop)
     }
 
     /// What kubectl printed, if it succeeded.
@@ -48,7 +72,23 @@ impl Cluster {
 
     /// Runs kubectl.
     pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<program::Output> {
-        self.script_with("kubectl", arguments)
+        self.script_with("kubectl", &[&["--"], arguments].concat(), Stdio::null())
+    }
+
+    /// What kubectl printed that was given something to read.
+    pub fn kubectl_fed(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+        let mut file = tempfile::tempfile()?;
+        std::io::Write::write_all(&mut file, input.as_bytes())?;
+        std::io::Seek::rewind(&mut file)?;
+        self.script_with("kubectl", &[&["--"], arguments].concat(), file.into())?
+            .ok()
+            .with_context(|| format!("kubectl {}", arguments.join(" ")))
+    }
+
+    /// What another program printed in the cluster's network, if it succeeded.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let all = [&["--", program], arguments].concat();
+        self.script_with("run", &all, Stdio::null())?.ok().with_context(|| format!("{program} {}", arguments.join(" ")))
     }
 
     /// Applies a manifest of `e2e/manifests`.
@@ -61,7 +101,21 @@ impl Cluster {
     /// A manifest with the image and the directory filled in.
     pub fn manifest(&self, name: &str) -> anyhow::Result<String> {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(name))?;
-        Ok(text.replace("IMAGE", &self.image).replace("DIR", &self.dir.path().display().to_string()))
+        Ok(self.fill(&text.replace("IMAGE", self.image("busybox"))))
+    }
+
+    fn fill(&self, text: &str) -> String {
+        text.replace("DIR", &self.dir.path().display().to_string())
+    }
+
+    /// The events that an object has, as `reason: message`.
+    pub fn events(&self, object: &str) -> anyhow::Result<Vec<String>> {
+        let chosen = format!("involvedObject.name={object}");
+        let said = self.kubectl(&["get", "events", "-A", "--field-selector", &chosen, "-o", "json"])?;
+        let events: Value = serde_json::from_str(&said)?;
+        let events = events["items"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(events.map(|event| format!("{}: {}", text(&event["reason"]), text(&event["message"]))).collect())
     }
 
     /// What the API server has of a pod.
@@ -84,32 +138,27 @@ impl Cluster {
         node::tail(&fs::read_to_string(self.path(&format!("log/{process}.log"))).unwrap_or_default())
     }
 
-    /// The image of the manifests.
-    pub fn image(&self) -> &str {
-        &self.image
+    /// The reference of an image.
+    pub fn image(&self, name: &str) -> &str {
+        self.images["images"][name]["ref"].as_str().unwrap_or_default()
     }
 
     /// What an HTTP server in a pod answers through `kubectl port-forward`.
     pub fn forwarded(&self, target: &str, port: u16, path: &str) -> anyhow::Result<String> {
         // The forwarder and its client are both in the cluster's network; the script ends the forwarder.
-        self.script_with("forward", &[target, &port.to_string(), path])?.ok()
+        self.script_with("forward", &[target, &port.to_string(), path], Stdio::null())?.ok()
     }
 
-    fn act(&self, action: &[&str]) -> anyhow::Result<String> {
-        let (first, rest) = action.split_first().context("an action")?;
-        let said = self.script_with(first, rest)?;
-        said.ok().with_context(|| format!("hack/cluster {}", action.join(" ")))
+    fn act(&self, action: &str, rest: &[&str]) -> anyhow::Result<String> {
+        let said = self.script_with(action, rest, Stdio::null())?;
+        said.ok().with_context(|| format!("hack/cluster {action} {}", rest.join(" ")))
     }
 
-    fn script_with(&self, action: &str, rest: &[&str]) -> anyhow::Result<program::Output> {
+    fn script_with(&self, action: &str, rest: &[&str], input: Stdio) -> anyhow::Result<program::Output> {
         let dir = self.dir.path().display().to_string();
-        let mut arguments = vec![action, &dir];
-        if action == "kubectl" {
-            arguments.push("--");
-        }
-        arguments.extend(rest);
+        let arguments = [&[action, &dir], rest].concat();
         let keveld = node::daemon()?.display().to_string();
-        program::run_with(&self.script, &arguments, &[("KEVELD", &keveld)])
+        program::run_with(&self.script, &arguments, &[("KEVELD", &keveld)], input)
     }
 }
 
@@ -118,7 +167,7 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("keveld said:\n{}\nkubelet said:\n{}", self.log("keveld"), self.log("kubelet"));
         }
-        if let Err(error) = self.act(&["down"]) {
+        if let Err(error) = self.act("down", &[]) {
             eprintln!("removing the cluster: {error:#}");
         }
     }

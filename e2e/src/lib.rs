@@ -19,7 +19,7 @@ mod wait;
 
 pub use background::Background;
 pub use client::{Client, Runtime, eventually};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, ClusterOptions};
 pub use fault::Faults;
 pub use leak::Leaks;
 pub use ledger::Ledger;

@@ -52,16 +52,21 @@ pub fn find(name: &str) -> anyhow::Result<PathBuf> {
 
 /// Runs a program to its end and collects what it says.
 pub fn run(program: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
-    run_with(program, arguments, &[])
+    run_with(program, arguments, &[], Stdio::null())
 }
 
-/// The same with variables added to the environment.
-pub(crate) fn run_with(program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Output> {
+/// The same with variables added to the environment, and with something to read.
+pub(crate) fn run_with(
+    program: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: Stdio,
+) -> anyhow::Result<Output> {
     let mut command = Command::new("timeout");
     command.arg("--kill-after=5").arg(patience(LIMIT).as_secs().to_string()).arg(program).args(arguments);
     let output = command
         .envs(variables.iter().copied())
-        .stdin(Stdio::null())
+        .stdin(input)
         .output()
         .with_context(|| format!("running {} {}", program.display(), arguments.join(" ")))?;
     Ok(Output {

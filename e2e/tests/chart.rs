@@ -20,8 +20,9 @@ fn helm(arguments: &[&str]) -> Output {
 
 fn template(arguments: &[&str]) -> Output {
     let chart = chart();
-    let namespace = ["--namespace", "kevel-system", "--kube-version", "1.36.0"];
-    helm(&[&["template", "kevel", chart.to_str().unwrap()], namespace.as_slice(), arguments].concat())
+    let cluster = ["--kube-version", "1.36.0", "--api-versions", "monitoring.coreos.com/v1"];
+    let base = ["template", "kevel", chart.to_str().unwrap(), "--namespace", "kevel-system"];
+    helm(&[&base, cluster.as_slice(), arguments].concat())
 }
 
 #[test]
