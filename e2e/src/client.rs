@@ -37,6 +37,12 @@ impl Client {
         })
     }
 
+    /// Connects again, to a daemon that was started again.
+    pub async fn reconnect(&mut self, node: &Node) -> anyhow::Result<()> {
+        (self.runtime, _) = node.cri().await?;
+        Ok(())
+    }
+
     /// What a pod of that name is made from.
     pub fn config(&self, name: &str) -> cri::PodSandboxConfig {
         let metadata = cri::PodSandboxMetadata {
@@ -95,6 +101,32 @@ impl Client {
     pub async fn start(&self, id: &str, limit: Option<Duration>) -> Result<(), Status> {
         let request = cri::StartContainerRequest { container_id: id.to_owned() };
         self.runtime.clone().start_container(patient(request, limit)).await.map(drop)
+    }
+
+    /// ExecSync of a script: its exit code, and what it said on both streams.
+    pub async fn exec(&self, id: &str, script: &str) -> Result<(i32, String), Status> {
+        let request = cri::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            timeout: i64::try_from(patience(30).as_secs()).unwrap_or(i64::MAX),
+        };
+        let said = self.runtime.clone().exec_sync(request).await?.into_inner();
+        let both = [said.stdout, said.stderr].concat();
+        Ok((said.exit_code, String::from_utf8_lossy(&both).trim().to_owned()))
+    }
+
+    /// The status of a container once it has ended.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn ended(&self, id: &str) -> cri::ContainerStatus {
+        let mut last = cri::ContainerStatus::default();
+        eventually("a container to end", async || {
+            last = self.status(id).await.unwrap_or_default();
+            last.state() == cri::ContainerState::ContainerExited
+        })
+        .await;
+        last
     }
 
     /// StopContainer.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kevel_e2e::{Node, NodeOptions, Registry, until};
+use kevel_e2e::{Node, NodeOptions, Registry, patience, until};
 use kevel_proto::{
     any,
     containerd::{
@@ -27,7 +27,10 @@ type Runtime = cri::runtime_service_client::RuntimeServiceClient<Channel>;
 type Images = cri::image_service_client::ImageServiceClient<Channel>;
 
 /// Longer than anything takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+fn limit() -> Duration {
+    patience(60)
+}
+
 const MIB: i64 = 1 << 20;
 
 /// What critest's metrics specifications name, except what its list of values that need not be there names.
@@ -138,7 +141,7 @@ impl Setup {
             if status.state() == cri::ContainerState::ContainerExited {
                 return status;
             }
-            assert!(begun.elapsed() < PATIENCE, "it did not end: {status:?}");
+            assert!(begun.elapsed() < limit(), "it did not end: {status:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -201,7 +204,7 @@ fn limits() -> cri::LinuxContainerResources {
 
 /// Whose process was killed, by the next event.
 async fn killed(events: &mut Streaming<Envelope>) -> String {
-    let next = tokio::time::timeout(PATIENCE, events.message()).await.expect("no event comes");
+    let next = tokio::time::timeout(limit(), events.message()).await.expect("no event comes");
     any::unpack::<TaskOom>(&next.unwrap().unwrap().event.unwrap()).unwrap().container_id
 }
 
@@ -259,7 +262,7 @@ async fn every_metric_that_critest_wants_has_a_value() {
         if stats.cpu.unwrap().usage_nano_cores.is_some() {
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "nobody looks at CPU time");
+        assert!(begun.elapsed() < limit(), "nobody looks at CPU time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     setup.remove_pod(&id).await;
@@ -275,7 +278,7 @@ async fn collect(
 ) -> Vec<cri::ContainerEventResponse> {
     let mut events = Vec::new();
     for _ in 0..count {
-        let next = tokio::time::timeout(PATIENCE, stream.message()).await;
+        let next = tokio::time::timeout(limit(), stream.message()).await;
         events.push(next.expect("no event comes").unwrap().unwrap());
     }
     events
@@ -427,7 +430,7 @@ async fn prometheus_status_and_file_systems_tell_of_a_pod() {
             assert_eq!(now.0, before.0);
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "{before:?} {now:?}");
+        assert!(begun.elapsed() < limit(), "{before:?} {now:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 

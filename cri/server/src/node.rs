@@ -67,7 +67,17 @@ fn swap_controller(unified: bool) -> bool {
     }
     let own = read("/proc/self/cgroup");
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    Path::new(&format!("{CGROUP}{own}/memory.swap.max")).exists()
+    limits_swap(Path::new(CGROUP), own)
+}
+
+/// Whether cgroups limit swap, seen at the daemon's own; the root of all has no limits, and those below it tell.
+fn limits_swap(root: &Path, own: &str) -> bool {
+    let own = root.join(own.trim_start_matches('/'));
+    if own.join("memory.max").exists() {
+        return own.join("memory.swap.max").exists();
+    }
+    let below = fs::read_dir(own).into_iter().flatten().flatten();
+    below.into_iter().any(|entry| entry.path().join("memory.swap.max").exists())
 }
 
 fn cgroup_options() -> Vec<String> {
@@ -159,6 +169,19 @@ pub(crate) fn device(path: &Path, inside: &str) -> Option<DeviceNode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn swap_is_limited_where_a_cgroup_has_the_file() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["plain", "swaps"] {
+            fs::create_dir(root.path().join(dir)).unwrap();
+            fs::write(root.path().join(dir).join("memory.max"), "max\n").unwrap();
+        }
+        assert!(!limits_swap(root.path(), "/") && !limits_swap(root.path(), "/gone"));
+        fs::write(root.path().join("swaps/memory.swap.max"), "max\n").unwrap();
+        assert!(limits_swap(root.path(), "/swaps") && !limits_swap(root.path(), "/plain"));
+        assert!(limits_swap(root.path(), "/"), "the root has no files of its own");
+    }
 
     #[test]
     fn this_node_has_the_facts() {
