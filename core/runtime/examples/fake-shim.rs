@@ -22,18 +22,21 @@ use std::{
 
 use bytes::Bytes;
 use kevel_proto::{
-    containerd::types::RuntimeInfo,
+    containerd::{
+        events::{TaskDelete, TaskExit, TaskStart},
+        types::{Envelope, RuntimeInfo},
+    },
     shim::{
         bootstrap::{BootstrapParams, BootstrapResult},
-        sandbox,
+        events, sandbox,
         task::{self, method},
     },
 };
 use kevel_ttrpc::{
-    Code, Context, Server, Service, Status,
+    CallOptions, Client, Code, Context, Server, Service, Status,
     server::{decode, encode},
 };
-use prost::Message;
+use prost::{Message, Name};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -141,6 +144,16 @@ async fn freeze() {
     std::future::pending::<()>().await;
 }
 
+/// Sends an event to the daemon.
+async fn forward<M: Message + Name>(topic: &str, event: &M) {
+    let address = std::env::var("TTRPC_ADDRESS").unwrap();
+    let event = prost_types::Any { type_url: M::full_name(), value: event.encode_to_vec() };
+    let envelope = Envelope { timestamp: None, namespace: "test".into(), topic: topic.into(), event: Some(event) };
+    let request = events::ForwardRequest { envelope: Some(envelope) };
+    let client = Client::connect(address).await.unwrap();
+    let _: () = client.call(events::SERVICE, events::method::FORWARD, &request, CallOptions::default()).await.unwrap();
+}
+
 struct Fake {
     mode: String,
     /// It has taken a kill, and answers nothing about the task any more.
@@ -161,6 +174,24 @@ impl Fake {
         let mut task = self.task(id)?;
         let status = task.wait_for(Option::is_some).await.map_err(|_| Status::new(Code::NotFound, "deleted"))?;
         Ok(status.unwrap_or_default())
+    }
+
+    fn reports(&self) -> bool {
+        matches!(self.mode.as_str(), "slow-report" | "no-report")
+    }
+
+    /// Says that a task is deleted, and later, if ever, that it exited.
+    async fn report(&self, id: String, exit_status: u32) {
+        let (container_id, exited_at) = (id.clone(), Some(SystemTime::now().into()));
+        let delete = TaskDelete { container_id, pid: 42, exit_status, exited_at, id: String::new() };
+        forward("/tasks/delete", &delete).await;
+        if self.mode == "slow-report" {
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                let exit = TaskExit { container_id: id.clone(), id, pid: 42, exit_status, exited_at };
+                forward("/tasks/exit", &exit).await;
+            });
+        }
     }
 
     fn end(&self, id: &str, status: u32) -> Result<(), Status> {
@@ -189,6 +220,9 @@ impl Service for Fake {
             method::START => {
                 let request: task::StartRequest = decode(payload)?;
                 self.task(&request.id)?;
+                if self.reports() {
+                    forward("/tasks/start", &TaskStart { container_id: request.id, pid: 42 }).await;
+                }
                 encode(&task::StartResponse { pid: 42 })
             }
             method::STATE => {
@@ -229,6 +263,9 @@ impl Service for Fake {
                 }
                 let exit_status = self.exit(&request.id).await?;
                 self.tasks.lock().unwrap().remove(&request.id);
+                if self.reports() {
+                    self.report(request.id, exit_status).await;
+                }
                 encode(&task::DeleteResponse { pid: 42, exit_status, exited_at: now })
             }
             method::SHUTDOWN => {

@@ -130,6 +130,33 @@ async fn a_shim_that_crashes_ends_its_task_once() {
     assert!(!base.path().join("s/c1.sock").exists(), "the socket of a dead shim is left");
 }
 
+/// Real shims answer before they have sent what they report, and drop it when they shut down.
+#[tokio::test]
+async fn a_shim_is_kept_until_it_has_reported_the_end_of_its_task() {
+    let base = tempfile::tempdir().unwrap();
+    let node = node(base.path(), &["slow-report"]).await;
+    make(&node, "c1", "slow-report", "").await.unwrap();
+    node.tasks.start(&node.scope, "c1", "").await.unwrap();
+    end(&node, "c1").await;
+    // As it sent them: nobody else sent them for it.
+    node.bus.expect("c1", &["/tasks/start", "/tasks/delete", "/tasks/exit"]).await;
+    node.assert_clean();
+    assert_no_leaks(base.path(), base.path().to_str().unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_a_shim_does_not_report_is_reported_for_it() {
+    let base = tempfile::tempdir().unwrap();
+    let timeouts = Timeouts { report: Duration::from_millis(100), ..timeouts() };
+    let node = Node::start(base.path(), &[shims(base.path(), &["no-report"])], timeouts).await;
+    make(&node, "c1", "no-report", "").await.unwrap();
+    node.tasks.start(&node.scope, "c1", "").await.unwrap();
+    end(&node, "c1").await;
+    node.bus.expect("c1", &["/tasks/start", "/tasks/delete", "/tasks/exit"]).await;
+    node.assert_clean();
+    assert_no_leaks(base.path(), base.path().to_str().unwrap()).await;
+}
+
 #[tokio::test]
 async fn a_deaf_shim_costs_its_callers_their_deadline() {
     let base = tempfile::tempdir().unwrap();

@@ -181,6 +181,8 @@ async fn a_shim_that_is_killed_leaves_nothing() {
         node.record(&id, RUNC, "", spec(&id, "while :; do sleep 0.1; done", json!({}))).await;
         tasks.create(scope, create(&id, Some(&root))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
         tasks.start(scope, &id, "").await.unwrap();
+        // A shim that is killed sends no more of what it has answered.
+        node.bus.expect(&id, &["/tasks/create", "/tasks/start"]).await;
         let pid = tasks.get(scope, &id, "").await.unwrap().pid;
         let shim = node.shims.get(&scope.namespace, &id, Role::Task).await.unwrap().pid().unwrap();
         let (waiting, namespace) = (tasks.clone(), scope.clone());

@@ -43,6 +43,8 @@ pub struct Timeouts {
     pub load: Duration,
     /// The Shutdown call.
     pub shutdown: Duration,
+    /// The events of a container's end, once it is deleted.
+    pub report: Duration,
     /// The State call.
     pub state: Duration,
     /// The Stats call.
@@ -70,6 +72,7 @@ impl Default for Timeouts {
             info: seconds(10),
             load: seconds(5),
             shutdown: seconds(3),
+            report: seconds(2),
             state: seconds(2),
             stats: seconds(2),
             work: seconds(120),

@@ -10,7 +10,7 @@ use kevel_proto::{
     shim::task::{DeleteResponse, ShutdownRequest, StateRequest, StateResponse, method},
 };
 
-use super::{ShimManager, start::blocking, stray};
+use super::{ShimManager, reports::Owed, start::blocking, stray};
 use crate::{
     Address, Bootstrap, Bundle, Role, Shim,
     binary::{self, Invocation},
@@ -27,6 +27,7 @@ impl ShimManager {
         // Noted whoever ends the shim: those that stay have to know who left.
         let last = self.inner.table.leave(shim);
         if last && !shim.hosted {
+            self.reported(shim).await;
             let request = ShutdownRequest { id: shim.id.clone(), now: false };
             let answer = shim.task::<_, ()>(method::SHUTDOWN, &request, Some(self.inner.timeouts.shutdown)).await;
             if let Err(error) = answer.map_err(|error| kevel_model::Error::from(error).chain())
@@ -45,8 +46,21 @@ impl ShimManager {
     pub(crate) async fn forget(&self, shim: &Shim) {
         shim.close();
         self.remove_bundle(&shim.bundle).await;
+        self.inner.reports.forget(&(shim.namespace.clone(), shim.id.clone()));
         self.inner.table.remove(shim);
         shim.gone.cancel();
+    }
+
+    /// Waits for the events of a deleted container, and publishes those that its shim does not send.
+    async fn reported(&self, shim: &Shim) {
+        let key = (shim.namespace.clone(), shim.id.clone());
+        let limit = self.inner.timeouts.report;
+        if tokio::time::timeout(limit, self.inner.reports.settled(&key)).await.is_ok() {
+            return;
+        }
+        let (Some(owed), Some(deleted)) = (self.inner.reports.owed(&key), self.exits().get(&key)) else { return };
+        tracing::warn!(id = shim.id, ?owed, "a shim did not send the events of a container's end");
+        self.publish_end(&shim.namespace, &deleted, owed).await;
     }
 
     /// Ends the shim of a container that was created, never started, and that its runtime does not remove: nothing of it has
@@ -138,16 +152,27 @@ impl ShimManager {
         }
         let response = response.unwrap_or(DeleteResponse { pid: 0, exit_status: UNKNOWN_STATUS, exited_at: None });
         let deleted = deleted(id, response);
-        self.exits().put(key, deleted.clone());
+        self.exits().put(key.clone(), deleted.clone());
         if role == Role::Sandbox {
             return; // sandboxes' events are made from what their controller answers
         }
+        // What the shim has sent before it died is not said again.
+        let owed = self.inner.reports.owed(&key).unwrap_or(Owed::ALL);
+        self.publish_end(namespace, &deleted, owed).await;
+    }
+
+    async fn publish_end(&self, namespace: &Namespace, deleted: &Deleted, owed: Owed) {
         let exited_at = Some(wire::timestamp(deleted.exit.at));
-        let (container_id, pid, exit_status) = (id.to_owned(), deleted.pid, deleted.exit.status);
-        let exit = TaskExit { container_id, id: id.to_owned(), pid, exit_status, exited_at };
-        self.publish(namespace, "/tasks/exit", exit).await;
-        let delete = TaskDelete { container_id: id.to_owned(), pid, exit_status, exited_at, id: String::new() };
-        self.publish(namespace, "/tasks/delete", delete).await;
+        let (container_id, pid, exit_status) = (deleted.id.clone(), deleted.pid, deleted.exit.status);
+        if owed.exit {
+            let exit =
+                TaskExit { container_id: container_id.clone(), id: deleted.id.clone(), pid, exit_status, exited_at };
+            self.publish(namespace, "/tasks/exit", exit).await;
+        }
+        if owed.delete {
+            let delete = TaskDelete { container_id, pid, exit_status, exited_at, id: String::new() };
+            self.publish(namespace, "/tasks/delete", delete).await;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod exits;
 mod force;
 mod health;
 mod recover;
+mod reports;
 mod start;
 mod stray;
 mod table;
@@ -25,6 +26,7 @@ use crate::{
 pub(crate) use end::deleted;
 use exits::Exits;
 pub use recover::RuntimeOf;
+use reports::Reports;
 pub(crate) use start::{Join, Launch};
 use table::Table;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ struct Inner {
     binaries: Binaries,
     table: Table,
     exits: Mutex<Exits>,
+    reports: Arc<Reports>,
     /// Cancelled when shims are no longer watched.
     closing: CancellationToken,
 }
@@ -59,6 +62,7 @@ impl ShimManager {
             binaries: Binaries::default(),
             table: Table::default(),
             exits: Mutex::default(),
+            reports: Arc::default(),
             closing: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }

@@ -66,6 +66,7 @@ impl ShimManager {
         let key = (launch.namespace.clone(), launch.id.clone());
         let place = self.inner.table.reserve(key.clone(), launch.role)?;
         self.exits().forget(&key);
+        self.inner.reports.follow(&self.inner.events, &self.inner.closing).await;
         let plan = self.plan(&launch).await?;
         let bundle = self.make_bundle(&launch).await?;
         let started = match self.bring_up(&launch, plan, &bundle).await {

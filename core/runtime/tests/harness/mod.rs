@@ -13,7 +13,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt as _,
+    channel::mpsc::{UnboundedSender, unbounded},
+    stream::BoxStream,
+};
 use kevel_contract::{
     Scope,
     call::Target,
@@ -31,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Events in the order in which they arrived.
 #[derive(Clone, Default)]
-pub struct Bus(Arc<Mutex<Vec<Envelope>>>);
+pub struct Bus(Arc<Mutex<Vec<Envelope>>>, Arc<Mutex<Vec<UnboundedSender<Result<Envelope>>>>>);
 
 impl Bus {
     /// The topics of a container's events, in order.
@@ -56,12 +60,19 @@ impl event::Backend for Bus {
     }
 
     async fn forward(&self, envelope: Envelope) -> Result<()> {
-        self.0.lock().unwrap().push(envelope);
+        self.0.lock().unwrap().push(envelope.clone());
+        self.1.lock().unwrap().retain(|subscriber| subscriber.unbounded_send(Ok(envelope.clone())).is_ok());
         Ok(())
     }
 
-    async fn subscribe(&self, _: &Filters) -> Result<BoxStream<'static, Result<Envelope>>> {
-        Err(Error::unimplemented("tests look at the events themselves"))
+    async fn subscribe(&self, filters: &Filters) -> Result<BoxStream<'static, Result<Envelope>>> {
+        let (sender, events) = unbounded();
+        self.1.lock().unwrap().push(sender);
+        let filters = filters.clone();
+        let matching = move |event: &Result<Envelope>| {
+            std::future::ready(event.as_ref().is_ok_and(|envelope| filters.matches(envelope)))
+        };
+        Ok(events.filter(matching).boxed())
     }
 }
 
