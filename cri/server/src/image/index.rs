@@ -68,9 +68,26 @@ impl Image {
 pub(crate) struct ImageIndex {
     images: BTreeMap<String, Arc<Image>>,
     names: BTreeMap<String, String>,
+    /// Names taken away so far.
+    removals: u64,
 }
 
 impl ImageIndex {
+    /// Changes with every name that is taken away. What the store said before may be old after, see [`Self::name_since`].
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals
+    }
+
+    /// As [`Self::name`], of what the store said at `removals`. False, and nothing changes, if a name was taken away since:
+    /// it may have been this one.
+    pub(crate) fn name_since(&mut self, removals: u64, name: &str, image: Image) -> bool {
+        let fresh = self.removals == removals;
+        if fresh {
+            self.name(name, image);
+        }
+        fresh
+    }
+
     /// Says that `name` stands for the image; what the name stood for before loses it.
     pub(crate) fn name(&mut self, name: &str, image: Image) {
         if self.names.get(name).is_some_and(|id| *id != image.id) {
@@ -89,6 +106,7 @@ impl ImageIndex {
 
     /// Takes a name away; an image without names is gone.
     pub(crate) fn unname(&mut self, name: &str) {
+        self.removals += 1;
         let Some(id) = self.names.remove(name) else { return };
         let Some(image) = self.images.get(&id) else { return };
         let mut image = Image::clone(image);
@@ -171,5 +189,21 @@ mod tests {
         index.unname(&format!("docker.io/library/a@{digest}"));
         assert!(index.find(&id).is_none());
         assert_eq!(index.list().len(), 1);
+    }
+
+    #[test]
+    fn what_was_read_before_a_removal_does_not_come_back() {
+        let mut index = ImageIndex::default();
+        let removals = index.removals();
+        assert!(index.name_since(removals, "docker.io/library/a:1", image("a")));
+        let removals = index.removals();
+        assert!(index.name_since(removals, "docker.io/library/a:2", image("a")), "naming is no removal");
+        index.unname("docker.io/library/a:2");
+        index.unname("docker.io/library/a:1");
+        assert!(!index.name_since(removals, "docker.io/library/a:1", image("a")));
+        assert!(index.find(&image("a").id).is_none());
+        let removals = index.removals();
+        index.unname("docker.io/library/b:1");
+        assert!(!index.name_since(removals, "docker.io/library/b:1", image("b")), "nor what the index never had");
     }
 }

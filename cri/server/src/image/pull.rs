@@ -12,7 +12,7 @@ use kevel_proto::runtime::v1::{AuthConfig, PullImageRequest, PullImageResponse};
 use prost::Message as _;
 use tonic::Status;
 
-use super::{Image, Images, MANAGED, PINNED};
+use super::{Image, ImageIndex, Images, MANAGED, PINNED};
 use crate::answer::status;
 
 impl Images {
@@ -76,6 +76,7 @@ impl Images {
             ..Pull::default()
         };
         let context = |error: Error| error.context(format!("pulling image {name}"));
+        let removals = self.read_index(ImageIndex::removals);
         let record = self.transfer.pull(&self.scope, pull).await.map_err(context)?;
         let image = self.read(&record).await.map_err(context)?;
         let by_digest = reference.at(record.target.digest.clone()).to_string();
@@ -83,11 +84,12 @@ impl Images {
         let named =
             futures::future::join_all(more.iter().filter(|one| one.name != record.name).map(|one| self.put(one)));
         named.await.into_iter().collect::<Result<Vec<()>>>().map_err(context)?;
-        self.change_index(|index| {
-            for name in [&record.name, &more[0].name, &more[1].name] {
-                index.name(name, image.clone());
+        for name in [&record.name, &more[0].name, &more[1].name] {
+            // It may be removed already.
+            if !self.change_index(|index| index.name_since(removals, name, image.clone())) {
+                self.refresh(name).await;
             }
-        });
+        }
         self.find(&image.id)
     }
 

@@ -9,7 +9,7 @@ use kevel_proto::{any, containerd::services::images::v1 as events};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Image, Images, PINNED,
+    Image, ImageIndex, Images, PINNED,
     config::{ConfigDocument, IndexDocument, Manifest, chain_id},
 };
 
@@ -28,6 +28,7 @@ impl Images {
 
     /// Reads every record of the store into the index.
     pub(super) async fn load(&self) -> Result<()> {
+        let removals = self.read_index(ImageIndex::removals);
         let records = self.images.list(&self.scope, &Filters::default()).await?;
         let read = futures::stream::iter(records).map(|record| async move {
             let name = record.name.clone();
@@ -36,7 +37,11 @@ impl Images {
         let mut read = read.buffer_unordered(16);
         while let Some((name, image)) = read.next().await {
             match image {
-                Ok(image) => self.change_index(|index| index.name(&name, image)),
+                Ok(image) => {
+                    if !self.change_index(|index| index.name_since(removals, &name, image)) {
+                        self.refresh(&name).await;
+                    }
+                }
                 Err(error) => tracing::warn!(image = name, error = error.chain(), "image is not usable"),
             }
         }
@@ -70,13 +75,22 @@ impl Images {
 
     /// Makes the index say of a name what the store says.
     pub(super) async fn refresh(&self, name: &str) {
-        match self.images.get(&self.scope, name).await {
-            Ok(record) => match self.read(&record).await {
-                Ok(image) => self.change_index(|index| index.name(name, image)),
-                Err(error) => tracing::warn!(image = name, error = error.chain(), "image is not usable"),
-            },
-            Err(error) if error.is_not_found() => self.change_index(|index| index.unname(name)),
-            Err(error) => tracing::warn!(image = name, error = error.chain(), "reading an image"),
+        loop {
+            // Whoever removed an image was told that it is gone: it must not come back from what was read before.
+            let removals = self.read_index(ImageIndex::removals);
+            match self.images.get(&self.scope, name).await {
+                Ok(record) => match self.read(&record).await {
+                    Ok(image) => {
+                        if !self.change_index(|index| index.name_since(removals, name, image)) {
+                            continue;
+                        }
+                    }
+                    Err(error) => tracing::warn!(image = name, error = error.chain(), "image is not usable"),
+                },
+                Err(error) if error.is_not_found() => self.change_index(|index| index.unname(name)),
+                Err(error) => tracing::warn!(image = name, error = error.chain(), "reading an image"),
+            }
+            return;
         }
     }
 
