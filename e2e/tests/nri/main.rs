@@ -2,221 +2,15 @@
 //! refusals, validation, plugins that are slow, die and come back, and plugins that the daemon starts.
 #![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+mod foreign;
+mod setup;
 
-use kevel_e2e::{Node, NodeOptions, Registry, find, until};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use kevel_e2e::{find, until};
 use kevel_proto::runtime::v1 as cri;
 use serde_json::{Value, json};
-use tonic::{Status, transport::Channel};
-
-type Runtime = cri::runtime_service_client::RuntimeServiceClient<Channel>;
-
-struct Setup {
-    registry: Registry,
-    node: Node,
-    runtime: Runtime,
-    plugins: Vec<Child>,
-}
-
-impl Drop for Setup {
-    fn drop(&mut self) {
-        for plugin in &mut self.plugins {
-            let _ = plugin.kill();
-            let _ = plugin.wait();
-        }
-    }
-}
-
-async fn setup(nri: &str) -> Setup {
-    let registry = Registry::start(&["busybox", "pause"]).unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        nri: nri.to_owned(),
-        ..NodeOptions::default()
-    };
-    let node = Node::start(&options).unwrap();
-    let (runtime, mut images) = node.cri().await.unwrap();
-    let image = cri::ImageSpec { image: registry.reference("busybox").to_owned(), ..Default::default() };
-    images.pull_image(cri::PullImageRequest { image: Some(image), ..Default::default() }).await.unwrap();
-    Setup { registry, node, runtime, plugins: Vec::new() }
-}
-
-impl Setup {
-    fn log(&self, plugin: &str) -> PathBuf {
-        self.node.path(&format!("{plugin}.jsonl"))
-    }
-
-    /// Starts a plugin that connects, and waits until it is ready.
-    fn plugin(&mut self, index: &str, name: &str, script: Value) {
-        let before = self.ready(index, name);
-        self.spawn(index, name, script);
-        until("the plugin to be ready", || (self.ready(index, name) > before).then_some(())).unwrap();
-    }
-
-    fn spawn(&mut self, index: &str, name: &str, script: Value) {
-        let mut all = json!({
-            "Socket": self.node.path("nri.sock"), "Name": name, "Index": index, "Log": self.log(name),
-        });
-        all.as_object_mut().unwrap().extend(script.as_object().unwrap().clone());
-        let program = find("nriplugin").unwrap();
-        let child = Command::new(program).arg(all.to_string()).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.plugins.push(child.unwrap());
-    }
-
-    /// How often a plugin became ready.
-    fn ready(&self, index: &str, name: &str) -> usize {
-        let log = self.node.log();
-        let lines = log.lines().filter(|line| line.contains("an NRI plugin is ready"));
-        lines.filter(|line| line.contains(&format!("{index}-{name}"))).count()
-    }
-
-    fn events(&self, plugin: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.log(plugin)).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// Events by name and by what they are about.
-    fn told(&self, plugin: &str) -> Vec<String> {
-        let word = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
-        let about = |event: &Value| match word(event, "Container") {
-            container if container.is_empty() => word(event, "Pod"),
-            container => container,
-        };
-        let events = self.events(plugin);
-        events.iter().map(|event| format!("{} {}", word(event, "Event"), about(event)).trim().to_owned()).collect()
-    }
-
-    fn pod(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
-        cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            log_directory: self.node.path("logs").display().to_string(),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.node.mark()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
-
-    async fn try_run(&mut self, pod: &cri::PodSandboxConfig) -> Result<String, Status> {
-        let request = cri::RunPodSandboxRequest { config: Some(pod.clone()), ..Default::default() };
-        Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
-    }
-
-    async fn run(&mut self, pod: &cri::PodSandboxConfig) -> String {
-        self.try_run(pod).await.unwrap()
-    }
-
-    async fn try_create(&mut self, id: &str, pod: &cri::PodSandboxConfig, name: &str) -> Result<String, Status> {
-        let request = self.creation(id, pod, name);
-        Ok(self.runtime.create_container(request).await?.into_inner().container_id)
-    }
-
-    fn creation(&self, id: &str, pod: &cri::PodSandboxConfig, name: &str) -> cri::CreateContainerRequest {
-        let image = cri::ImageSpec { image: self.registry.reference("busybox").to_owned(), ..Default::default() };
-        let config = cri::ContainerConfig {
-            metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
-            image: Some(image),
-            command: ["sleep", "1000"].map(str::to_owned).to_vec(),
-            log_path: format!("{name}.log"),
-            linux: Some(cri::LinuxContainerConfig {
-                resources: Some(cri::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        cri::CreateContainerRequest {
-            pod_sandbox_id: id.to_owned(),
-            config: Some(config),
-            sandbox_config: Some(pod.clone()),
-        }
-    }
-
-    async fn start(&mut self, id: &str, pod: &cri::PodSandboxConfig, name: &str) -> String {
-        let container_id = self.try_create(id, pod, name).await.unwrap();
-        let request = cri::StartContainerRequest { container_id: container_id.clone() };
-        self.runtime.start_container(request).await.unwrap();
-        container_id
-    }
-
-    async fn exec(&mut self, container_id: &str, script: &str) -> String {
-        let request = cri::ExecSyncRequest {
-            container_id: container_id.to_owned(),
-            cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            timeout: 30,
-        };
-        let said = self.runtime.exec_sync(request).await.unwrap().into_inner();
-        String::from_utf8(said.stdout).unwrap().trim().to_owned()
-    }
-
-    async fn update(&mut self, container_id: &str, memory: i64) {
-        let linux = cri::LinuxContainerResources { memory_limit_in_bytes: memory, ..Default::default() };
-        let request = cri::UpdateContainerResourcesRequest {
-            container_id: container_id.to_owned(),
-            linux: Some(linux),
-            ..Default::default()
-        };
-        self.runtime.update_container_resources(request).await.unwrap();
-    }
-
-    /// The memory limit that a container's status shows, and the one that its cgroup has.
-    async fn memory(&mut self, container_id: &str) -> (i64, i64) {
-        let request = cri::ContainerStatusRequest { container_id: container_id.to_owned(), verbose: true };
-        let answer = self.runtime.container_status(request).await.unwrap().into_inner();
-        let shown = answer.status.unwrap().resources.unwrap().linux.unwrap().memory_limit_in_bytes;
-        let info: Value = serde_json::from_str(&answer.info["info"]).unwrap();
-        let group = info["runtimeSpec"]["linux"]["cgroupsPath"].as_str().unwrap().to_owned();
-        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
-        let files = ["memory.limit_in_bytes", "memory.max"];
-        let limit = roots
-            .iter()
-            .zip(files)
-            .find_map(|(root, file)| fs::read_to_string(format!("{root}{group}/{file}")).ok()?.trim().parse().ok());
-        (shown, limit.unwrap_or_default())
-    }
-
-    async fn stop_and_remove(&mut self, container_id: &str) {
-        let stop = cri::StopContainerRequest { container_id: container_id.to_owned(), timeout: 0 };
-        self.runtime.stop_container(stop).await.unwrap();
-        let remove = cri::RemoveContainerRequest { container_id: container_id.to_owned() };
-        self.runtime.remove_container(remove).await.unwrap();
-    }
-
-    async fn remove_pod(&mut self, id: &str) {
-        let pod_sandbox_id = id.to_owned();
-        let stop = cri::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() };
-        self.runtime.stop_pod_sandbox(stop).await.unwrap();
-        self.runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id }).await.unwrap();
-    }
-
-    async fn lists(&mut self) -> (usize, usize) {
-        let pods = self.runtime.list_pod_sandbox(cri::ListPodSandboxRequest::default()).await.unwrap().into_inner();
-        let containers = self.runtime.list_containers(cri::ListContainersRequest::default()).await.unwrap();
-        (pods.items.len(), containers.into_inner().containers.len())
-    }
-
-    fn clean(&mut self) {
-        for mut plugin in self.plugins.drain(..) {
-            plugin.kill().unwrap();
-            plugin.wait().unwrap();
-        }
-        self.node.remove_parent_cgroup();
-        self.node.assert_no_leaks().unwrap();
-    }
-}
+use setup::setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_are_told_of_a_whole_life_in_order_and_adjust_a_container() {
@@ -505,5 +299,77 @@ async fn installed_plugins_run_before_the_first_pod_and_are_started_again() {
     setup.node.stop().unwrap();
     assert!(!PathBuf::from(format!("/proc/{second}")).exists(), "it ends with the daemon");
     assert!(setup.told("installed").contains(&"Shutdown".to_owned()));
+    setup.clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_dies_in_the_middle_fails_what_its_policy_says() {
+    let mut setup = setup("").await;
+    setup.plugin("10", "lax", json!({ "Die": { "CreateContainer": "one" } }));
+    setup.plugin("20", "strict", json!({ "Die": { "CreateContainer": "two" }, "FailPolicy": true }));
+    let pod = setup.pod("deaths");
+    let id = setup.run(&pod).await;
+    let container = setup.start(&id, &pod, "one").await;
+    assert_eq!(setup.exec(&container, "echo runs").await, "runs");
+    assert!(setup.told("strict").contains(&"CreateContainer one".to_owned()), "the others are asked all the same");
+    let refused = setup.try_create(&id, &pod, "two").await.unwrap_err();
+    assert!(refused.message().contains("20-strict"), "{refused}");
+    assert_eq!(setup.lists().await, (1, 1));
+    setup.start(&id, &pod, "two").await;
+    setup.remove_pod(&id).await;
+    setup.clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_evicts_a_container_for_another() {
+    let mut setup = setup("").await;
+    setup.plugin("10", "crowded", json!({ "Evict": { "important": "idle" } }));
+    let pod = setup.pod("crowd");
+    let id = setup.run(&pod).await;
+    let idle = setup.start(&id, &pod, "idle").await;
+    let other = setup.start(&id, &pod, "other").await;
+    let important = setup.start(&id, &pod, "important").await;
+    let mut states = Vec::new();
+    for container_id in [idle, other, important] {
+        let request = cri::ContainerStatusRequest { container_id, verbose: false };
+        let status = setup.runtime.container_status(request).await.unwrap().into_inner().status.unwrap();
+        states.push((status.state(), status.exit_code));
+    }
+    let running = (cri::ContainerState::ContainerRunning, 0);
+    assert_eq!(states, [(cri::ContainerState::ContainerExited, 137), running, running]);
+    assert!(setup.told("crowded").contains(&"StopContainer idle".to_owned()), "plugins hear of it");
+    setup.remove_pod(&id).await;
+    setup.clean();
+}
+
+/// ttrpc carries 4 MiB in a message.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_for_a_message_is_told_in_parts() {
+    const PODS: usize = 3;
+    let mut setup = setup("").await;
+    let mut ids = Vec::new();
+    let large = BTreeMap::from([("example.test/large".to_owned(), "x".repeat(1 << 20))]);
+    for number in 0..PODS {
+        let mut pod = setup.pod(&format!("pod-{number}"));
+        pod.annotations = large.clone();
+        let id = setup.run(&pod).await;
+        let mut request = setup.creation(&id, &pod, &format!("container-{number}"));
+        request.config.as_mut().unwrap().annotations = large.clone();
+        setup.runtime.create_container(request).await.unwrap();
+        ids.push(id);
+    }
+    setup.plugin("10", "reader", json!({}));
+    let events = setup.events("reader");
+    let told = |key: &str| {
+        let mut names: Vec<String> = serde_json::from_value(events[1][key].clone()).unwrap();
+        names.sort();
+        names
+    };
+    assert_eq!(events.len(), 2, "told once: {:?}", setup.told("reader"));
+    assert_eq!(told("Pods"), ["pod-0", "pod-1", "pod-2"]);
+    assert_eq!(told("Containers"), ["container-0", "container-1", "container-2"]);
+    for id in ids {
+        setup.remove_pod(&id).await;
+    }
     setup.clean();
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
+	validator "github.com/containerd/nri/plugins/default-validator"
+	"github.com/containerd/ttrpc"
 )
 
 // Script is what the plugin does.
@@ -34,15 +36,20 @@ type Script struct {
 	Sysctl      map[string]string
 	OomScoreAdj int
 	MemoryLimit int64 // of new containers
+	Namespaces  []*api.LinuxNamespace
+	Seccomp     *api.LinuxSeccomp
 
-	Refuse     map[string]string // by event: refuse what has this in its name
-	Slow       map[string]int64  // by event: milliseconds to take, once
-	UpdateTo   int64             // memory limit that updates get instead of what was asked
-	SquashAll  int64             // memory limit that every other container gets when one is created
-	Validate   string            // reject containers that this plugin's name adjusted
-	FailPolicy bool              // fail requests that it did not answer
-	Keep       bool              // stay connected after a timeout
-	Reconnect  bool              // connect again when the connection is lost
+	Refuse     map[string]string                 // by event: refuse what has this in its name
+	Slow       map[string]int64                  // by event: milliseconds to take, once
+	UpdateTo   int64                             // memory limit that updates get instead of what was asked
+	SquashAll  int64                             // memory limit that every other container gets when one is created
+	Die        map[string]string                 // by event: exit when what it is about has this in its name
+	Evict      map[string]string                 // by new container: evict the other of that name
+	Validator  *validator.DefaultValidatorConfig // judge as the module's own validator does
+	Validate   string                            // reject containers that this plugin's name adjusted
+	FailPolicy bool                              // fail requests that it did not answer
+	Keep       bool                              // stay connected after a timeout
+	Reconnect  bool                              // connect again when the connection is lost
 }
 
 type plugin struct {
@@ -77,6 +84,9 @@ func main() {
 	if script.Socket != "" {
 		options = append(options, stub.WithSocketPath(script.Socket),
 			stub.WithPluginName(script.Name), stub.WithPluginIdx(script.Index))
+	}
+	if script.Evict != nil {
+		options = append(options, stub.WithTTRPCOptions(nil, []ttrpc.ServerOpt{ttrpc.WithUnaryServerInterceptor(p.evicting)}))
 	}
 	if script.FailPolicy || script.Keep {
 		policy := &api.FailurePolicy{FailRequest: script.FailPolicy, KeepConnected: script.Keep}
@@ -134,6 +144,9 @@ func (p *plugin) event(ctx context.Context, line Line) error {
 			case <-ctx.Done():
 			}
 		}
+	}
+	if part := p.script.Die[line.Event]; part != "" && strings.Contains(line.Pod+line.Container, part) {
+		os.Exit(3)
 	}
 	if part := p.script.Refuse[line.Event]; part != "" && strings.Contains(line.Pod+line.Container, part) {
 		return errors.New("the script refuses " + line.Event)
@@ -228,6 +241,12 @@ func (p *plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, conta
 	for key, value := range p.script.Sysctl {
 		adjust.SetLinuxSysctl(key, value)
 	}
+	for _, namespace := range p.script.Namespaces {
+		adjust.AddOrReplaceNamespace(namespace)
+	}
+	if p.script.Seccomp != nil {
+		adjust.SetLinuxSeccompPolicy(p.script.Seccomp)
+	}
 	if p.script.OomScoreAdj != 0 {
 		adjust.SetLinuxOomScoreAdj(&p.script.OomScoreAdj)
 	}
@@ -235,6 +254,21 @@ func (p *plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, conta
 		adjust.SetLinuxMemoryLimit(p.script.MemoryLimit)
 	}
 	return adjust, p.squash(container.GetId()), nil
+}
+
+// evicting adds evictions to the answers about new containers, for which the stub has no words.
+func (p *plugin) evicting(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+	var request *api.CreateContainerRequest
+	answer, err := method(ctx, func(into any) error {
+		request, _ = into.(*api.CreateContainerRequest)
+		return unmarshal(into)
+	})
+	if created, ok := answer.(*api.CreateContainerResponse); ok && err == nil && request != nil {
+		if id, known := p.once.Load("named " + p.script.Evict[request.GetContainer().GetName()]); known {
+			created.Evict = append(created.Evict, &api.ContainerEviction{ContainerId: id.(string), Reason: "the script wants room"})
+		}
+	}
+	return answer, err
 }
 
 // squash updates every other container that the plugin knows.
@@ -256,6 +290,7 @@ func (p *plugin) squash(except string) []*api.ContainerUpdate {
 
 func (p *plugin) PostCreateContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) error {
 	p.once.Store("container "+container.GetId(), true)
+	p.once.Store("named "+container.GetName(), container.GetId())
 	return p.event(ctx, of("PostCreateContainer", pod, container))
 }
 
@@ -299,6 +334,9 @@ func (p *plugin) ValidateContainerAdjustment(ctx context.Context, request *api.V
 	}
 	if err := p.event(ctx, line); err != nil {
 		return err
+	}
+	if p.script.Validator != nil {
+		return validator.NewDefaultValidator(p.script.Validator).ValidateContainerAdjustment(ctx, request)
 	}
 	for key := range request.GetAdjust().GetAnnotations() {
 		owner, _ := request.GetOwners().AnnotationOwner(request.GetContainer().GetId(), key)
