@@ -51,6 +51,11 @@ fi
 exec "$runc" "$@"
 "#;
 
+/// CRIU that says it works, or that it does not.
+const CRIU: &str = r#"
+if [ -e "$dir/criu-broken" ]; then echo "Error (criu/made.c:1): broken on purpose" >&2; exit 1; fi
+"#;
+
 /// What stands in for CRIU where the kernel or the machine has none that works. A checkpoint is one image, with the number
 /// of the checkpoint in it; the hostile one has a link beside it. A restored container begins anew, once the image was
 /// found, and what the image holds is logged.
@@ -98,6 +103,8 @@ impl Faults {
     /// From now on checkpoints are made, and restored, without CRIU: see [`EMULATION`].
     pub fn emulate_criu(&self) -> anyhow::Result<()> {
         fs::write(self.path("emulation"), EMULATION)?;
+        fs::create_dir_all(self.path("programs"))?;
+        self.program("programs/criu", CRIU, "")?;
         self.set("emulate")
     }
 

@@ -28,6 +28,8 @@ pub struct NodeOptions {
     pub sandbox_image: String,
     /// Lines added to the table of NRI.
     pub nri: String,
+    /// A directory in which the daemon looks for programs first.
+    pub programs: Option<PathBuf>,
 }
 
 /// A running daemon with directories of its own. Ended, and everything it made removed, when dropped.
@@ -35,6 +37,7 @@ pub struct Node {
     dir: tempfile::TempDir,
     daemon: Option<Child>,
     subnet: String,
+    programs: Option<PathBuf>,
 }
 
 impl Node {
@@ -61,7 +64,7 @@ impl Node {
     }
 
     fn prepare_in(dir: tempfile::TempDir, options: &NodeOptions) -> anyhow::Result<Self> {
-        let node = Self { dir, daemon: None, subnet: subnet() };
+        let node = Self { dir, daemon: None, subnet: subnet(), programs: options.programs.clone() };
         fs::write(node.path("config.toml"), node.config(options))?;
         Ok(node)
     }
@@ -94,7 +97,9 @@ impl Node {
     /// Starts the daemon on the node's directories, after [`Node::kill`] or [`Node::stop`].
     pub fn launch(&mut self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.path("keveld.log"))?;
-        let path = std::env::join_paths([program::find("containerd-shim-runc-v2")?.parent().context("folder")?])?;
+        let shim = program::find("containerd-shim-runc-v2")?;
+        let own = self.programs.iter().map(PathBuf::as_path);
+        let path = std::env::join_paths(own.chain([shim.parent().context("folder")?]))?;
         #[expect(clippy::disallowed_methods, reason = "the daemon under test finds runc as a daemon does")]
         let inherited = std::env::var_os("PATH").unwrap_or_default();
         let mut search = path;

@@ -4,22 +4,25 @@
 //! runtime that stands in for CRIU, and with one that fails.
 #![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
-use kevel_e2e::{Faults, Node, NodeOptions, Registry, ctr, find, run, until};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-/// Counts in memory, and shows how far it is. Started anew it would begin at 1.
-const COUNT: &str = "n=0; while :; do n=$((n+1)); echo $n >/shown; sleep 0.1; done";
+use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, ctr, find, patience, run, skip_without, until};
+use kevel_proto::runtime::v1 as cri;
+use tonic::{Code, Request, Status};
+
+/// Counts in memory, and shows how far it is and a word that it thought of when it began. Started anew it would have another.
+const COUNT: &str =
+    "n=0; word=$(cat /proc/sys/kernel/random/uuid); while :; do n=$((n+1)); echo $n $word >/shown; sleep 0.1; done";
 
 /// Whether CRIU works here; says so if it does not.
 fn criu_works() -> bool {
-    let Ok(criu) = find("criu") else {
-        eprintln!("SKIPPED: criu is not here");
-        return false;
-    };
-    let checked = run(&criu, &["check"]).unwrap();
-    if checked.code != 0 {
-        eprintln!("SKIPPED: criu does not work with this kernel: {}", checked.stderr.trim());
-    }
-    checked.code == 0
+    let checked = find("criu").and_then(|criu| run(&criu, &["check"])?.ok());
+    checked.inspect_err(|error| eprintln!("criu: {}", error.root_cause())).is_ok()
 }
 
 struct Setup {
@@ -34,11 +37,17 @@ fn setup() -> Setup {
     let options = NodeOptions {
         hosts_dir: registry.hosts_dir().to_owned(),
         sandbox_image: registry.reference("pause").to_owned(),
+        programs: Some(faults.path("programs")),
         ..NodeOptions::default()
     };
     let mut node = faults.node(options, "", "").unwrap();
     node.launch().unwrap();
     Setup { registry, node, faults }
+}
+
+fn parse(said: &str) -> Option<(u64, String)> {
+    let (number, word) = said.trim().split_once(' ')?;
+    Some((number.parse().ok()?, word.to_owned()))
 }
 
 impl Setup {
@@ -51,14 +60,13 @@ impl Setup {
             ["--runc-binary", runc.to_str().unwrap(), "--runc-root", &self.faults.path("runc").display().to_string()]
                 .map(str::to_owned);
         let own = own.each_ref().map(String::as_str);
-        let run = ["run", "-d", "--null-io", "--cgroup", &group];
+        let run = ["run", "-d", "--null-io", "--net-host", "--cgroup", &group];
         self.node.ctr(&[&run[..], &own, &[image, id, "sh", "-c", COUNT]].concat()).unwrap();
     }
 
-    /// How far a container of `ctr` has counted.
-    fn shown(&self, id: &str) -> Option<u64> {
-        let said = self.node.ctr(&["tasks", "exec", "--exec-id", "look", id, "cat", "/shown"]).ok()?;
-        said.trim().parse().ok()
+    /// How far a container of `ctr` has counted, and its word.
+    fn shown(&self, id: &str) -> Option<(u64, String)> {
+        parse(&self.node.ctr(&["tasks", "exec", "--exec-id", "look", id, "cat", "/shown"]).ok()?)
     }
 
     fn remove_by_ctr(&self, id: &str) {
@@ -82,7 +90,7 @@ impl Setup {
     /// Scratch space of the task service that is in use.
     fn scratch(&self) -> usize {
         let dir = self.node.path("root/io.containerd.runtime.v2.task/.checkpoints");
-        std::fs::read_dir(dir).map_or(0, Iterator::count)
+        fs::read_dir(dir).map_or(0, Iterator::count)
     }
 }
 
@@ -111,7 +119,7 @@ fn ctr_checkpoints_and_restores_without_criu() {
     let images = node.path("images");
     let path = images.to_str().unwrap();
     node.ctr(&["tasks", "checkpoint", "--image-path", path, "two"]).unwrap();
-    assert_eq!(std::fs::read_to_string(images.join("core-1.img")).unwrap(), "1\n");
+    assert_eq!(fs::read_to_string(images.join("core-1.img")).unwrap(), "1\n");
     let relative = setup.refused(&["tasks", "checkpoint", "--image-path", "images", "two"]);
     assert!(relative.contains("options.image_path") && relative.contains("not an absolute path"), "{relative}");
     setup.remove_by_ctr("two");
@@ -152,22 +160,343 @@ fn a_checkpoint_that_fails_or_lies_leaves_nothing() {
 
 #[test]
 fn ctr_restores_memory() {
-    if !criu_works() {
+    if skip_without("criu", criu_works()) {
         return;
     }
     let setup = setup();
     setup.count_by_ctr("one");
-    until("the container to count", || setup.shown("one").filter(|shown| *shown > 20)).unwrap();
+    let (_, word) = until("the container to count", || setup.shown("one").filter(|(shown, _)| *shown > 20)).unwrap();
     let node = &setup.node;
     node.ctr(&["containers", "checkpoint", "--task", "--image", "one", "saved"]).unwrap();
-    let saved = setup.shown("one").unwrap();
+    let (saved, _) = until("the container to go on", || setup.shown("one")).unwrap();
     setup.remove_by_ctr("one");
     // Without its files: what it shows comes from its memory.
     node.ctr(&["containers", "restore", "--live", "one", "saved"]).unwrap();
-    let first = until("the restored container to count", || setup.shown("one")).unwrap();
+    let (first, same) = until("the restored container to count", || setup.shown("one")).unwrap();
     eprintln!("saved at about {saved}, went on at {first}");
-    assert!(first > 20 && first <= saved + 100, "saved at about {saved}, went on at {first}");
-    until("the restored container to go on", || setup.shown("one").filter(|shown| *shown > first)).unwrap();
+    assert!(first > 20 && same == word, "saved at about {saved} with {word}, went on at {first} with {same}");
+    until("the restored container to go on", || setup.shown("one").filter(|(shown, _)| *shown > first)).unwrap();
     setup.remove_by_ctr("one");
     node.assert_no_leaks().unwrap();
+}
+
+/// A pod in which a container counts.
+struct Counting {
+    setup: Setup,
+    pods: Client,
+    before: Ledger,
+    pod: String,
+    id: String,
+}
+
+impl Counting {
+    async fn new(setup: Setup) -> Self {
+        let pods = Client::of(&setup.node, setup.registry.reference("busybox")).await.unwrap();
+        let first = pods.run(pods.config("first"), "").await.unwrap();
+        pods.remove_pod(&first).await.unwrap();
+        let before = Ledger::of(&setup.node, &setup.faults).unwrap();
+        let pod = pods.run(pods.config("one"), "").await.unwrap();
+        let id = pods.create(&pod, "one", pods.container("counter", COUNT)).await.unwrap();
+        pods.start(&id, None).await.unwrap();
+        let this = Self { setup, pods, before, pod, id };
+        this.shows(&this.id, 1).await;
+        this
+    }
+
+    /// How far a container has counted, once it is at least so far.
+    async fn shows(&self, id: &str, least: u64) -> u64 {
+        self.says(id, least).await.0
+    }
+
+    /// The same with its word.
+    async fn says(&self, id: &str, least: u64) -> (u64, String) {
+        let mut shown = None;
+        kevel_e2e::eventually("the container to count", async || {
+            let cmd = ["cat", "/shown"].map(str::to_owned).to_vec();
+            let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: 20 };
+            let said = self.pods.runtime.clone().exec_sync(request).await;
+            shown = said.ok().and_then(|said| parse(&String::from_utf8_lossy(&said.into_inner().stdout)));
+            shown.as_ref().is_some_and(|(number, _)| *number >= least)
+        })
+        .await;
+        shown.unwrap()
+    }
+
+    async fn checkpoint(&self, location: &Path, timeout: i64) -> Result<(), Status> {
+        let location = location.display().to_string();
+        let request = cri::CheckpointContainerRequest { container_id: self.id.clone(), location, timeout };
+        self.pods.runtime.clone().checkpoint_container(request).await.map(drop)
+    }
+
+    async fn checkpoint_pod(&self, ids: &[&str], to: &Path, limit: Option<Duration>) -> Result<(), Status> {
+        let mut request = Request::new(cri::CheckpointPodRequest {
+            pod_sandbox_id: self.pod.clone(),
+            output_path: to.display().to_string(),
+            container_ids: ids.iter().map(|&id| id.to_owned()).collect(),
+            ..Default::default()
+        });
+        limit.inspect(|limit| request.set_timeout(*limit));
+        self.pods.runtime.clone().checkpoint_pod(request).await.map(drop)
+    }
+
+    /// A restored pod of that name, with what its containers are called and their ids.
+    async fn restore_pod(
+        &self,
+        from: &Path,
+        name: &str,
+        configs: Vec<cri::ContainerConfig>,
+    ) -> Result<(String, Vec<(String, String)>), Status> {
+        let request = cri::RestorePodRequest {
+            checkpoint_path: from.display().to_string(),
+            config: Some(self.pods.config(name)),
+            container_configs: configs,
+            ..Default::default()
+        };
+        let made = self.pods.runtime.clone().restore_pod(request).await?.into_inner();
+        let restored = made.restored_containers.into_iter().map(|one| (one.name, one.container_id));
+        Ok((made.pod_sandbox_id, restored.collect()))
+    }
+
+    /// A container that is made from an archive.
+    fn from(&self, archive: &Path) -> cri::ContainerConfig {
+        let mut config = self.pods.container("counter", COUNT);
+        config.image = Some(cri::ImageSpec { image: archive.display().to_string(), ..Default::default() });
+        config
+    }
+
+    /// A directory for archives, with nothing in it.
+    fn outputs(&self, name: &str) -> PathBuf {
+        let dir = self.setup.node.path(name);
+        fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    /// What is left of checkpoints of the container beside what was asked for.
+    fn left(&self) -> Vec<String> {
+        let root = self.setup.node.path("root/io.containerd.grpc.v1.cri/containers").join(&self.id);
+        let state = self.setup.node.path("state/io.containerd.grpc.v1.cri/containers").join(&self.id);
+        let names = [root.join("checkpoint"), root.join("restore"), state.join("frozen")];
+        names.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
+    }
+
+    async fn end(self, pods: &[&str]) {
+        for pod in pods {
+            self.pods.remove_pod(pod).await.unwrap();
+        }
+        self.pods.remove_pod(&self.pod).await.unwrap();
+        self.before.wait(&self.setup.node, &self.setup.faults).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_becomes_an_archive_and_a_container_again() {
+    let setup = setup();
+    setup.faults.emulate_criu().unwrap();
+    let this = Counting::new(setup).await;
+    let dir = this.outputs("archives");
+    let archive = dir.join("one.tar");
+    this.checkpoint(&archive, 0).await.unwrap();
+    assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o7777, 0o600);
+    let listed = run(Path::new("/bin/tar"), &["-tf", archive.to_str().unwrap()]).unwrap().ok().unwrap();
+    for name in [
+        "checkpoint/core-1.img",
+        "config.dump",
+        "spec.dump",
+        "status.dump",
+        "rootfs-diff.tar",
+        "dump.log",
+        "container.log",
+    ] {
+        assert!(listed.lines().any(|line| line == name), "{name} is not in\n{listed}");
+    }
+    let count = |point: &str| this.setup.faults.count(point);
+    assert_eq!((count("runc-pause"), count("runc-checkpoint"), count("runc-resume")), (1, 1, 1));
+    let shown = this.shows(&this.id, 1).await;
+    this.shows(&this.id, shown + 1).await; // it goes on
+    assert_eq!((this.left(), fs::read_dir(&dir).unwrap().count()), (Vec::new(), 1));
+
+    let other = this.pods.run(this.pods.config("two"), "").await.unwrap();
+    let id = this.pods.create(&other, "two", this.from(&archive)).await.unwrap();
+    assert_eq!(this.pods.create(&other, "two", this.from(&archive)).await.unwrap(), id, "a retry finds it");
+    let status = this.pods.status(&id).await.unwrap();
+    assert_eq!(
+        (status.state(), status.image_ref),
+        (cri::ContainerState::ContainerCreated, this.pods.status(&this.id).await.unwrap().image_ref)
+    );
+    this.pods.start(&id, None).await.unwrap();
+    assert!(this.setup.faults.noted().contains("restored 0"), "{}", this.setup.faults.noted());
+    this.shows(&id, 1).await;
+    this.end(&[&other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_that_cannot_be_leave_nothing() {
+    let setup = setup();
+    setup.faults.emulate_criu().unwrap();
+    let this = Counting::new(setup).await;
+    let (dir, faults) = (this.outputs("archives"), &this.setup.faults);
+    let archive = dir.join("one.tar");
+    let refused = async |why: &str, code: Code, archive: &Path, timeout: i64| {
+        let error = this.checkpoint(archive, timeout).await.unwrap_err();
+        assert!(error.message().contains(why) && error.code() == code, "{error:?}");
+        assert_eq!((this.left(), fs::read_dir(&dir).unwrap().count()), (Vec::new(), 0), "{why}");
+    };
+    // Before anything is changed.
+    faults.set("criu-broken").unwrap();
+    refused("criu/made.c:1): broken on purpose", Code::FailedPrecondition, &archive, 0).await;
+    faults.unset("criu-broken");
+    refused("location: ", Code::InvalidArgument, Path::new("relative.tar"), 0).await;
+    refused("location: ", Code::InvalidArgument, &dir.join("../x.tar"), 0).await;
+    refused("is not a directory", Code::FailedPrecondition, &dir.join("none/x.tar"), 0).await;
+    refused("timeout: ", Code::InvalidArgument, &archive, -1).await;
+    assert_eq!((faults.count("runc-pause"), faults.count("runc-checkpoint")), (0, 0));
+    // While it is written.
+    faults.set("half").unwrap();
+    refused("Error (criu/mem.c:1): made up", Code::Unknown, &archive, 0).await;
+    faults.unset("half");
+    faults.fail("runc-pause").unwrap();
+    refused("pausing container", Code::Unknown, &archive, 0).await;
+    faults.release("runc-pause");
+    faults.hold("runc-checkpoint").unwrap();
+    refused("", Code::DeadlineExceeded, &archive, 1).await;
+    faults.release("runc-checkpoint");
+    let shown = this.shows(&this.id, 1).await;
+    this.shows(&this.id, shown + 1).await; // it goes on all the same
+
+    // What is restored from must be what it says.
+    this.checkpoint(&archive, 0).await.unwrap();
+    let other = this.pods.run(this.pods.config("two"), "").await.unwrap();
+    let refuses = async |name: &str, why: &str| {
+        let error = this.pods.create(&other, "two", this.from(&dir.join(name))).await.unwrap_err();
+        assert!(error.message().contains(why), "{name}: {error:?}");
+    };
+    refuses("none.tar", "config.image.image: ").await;
+    symlink("one.tar", dir.join("link.tar")).unwrap();
+    refuses("link.tar", "can't be restored from").await;
+    faults.set("hostile").unwrap();
+    this.checkpoint(&dir.join("hostile.tar"), 0).await.unwrap();
+    refuses("hostile.tar", "is neither a file nor a directory").await;
+    assert_eq!(this.setup.faults.count("runc-restore"), 0);
+    this.end(&[&other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_saved_at_one_moment_and_restored() {
+    let setup = setup();
+    setup.faults.emulate_criu().unwrap();
+    let this = Counting::new(setup).await;
+    let second = this.pods.create(&this.pod, "one", this.pods.container("second", COUNT)).await.unwrap();
+    this.pods.start(&second, None).await.unwrap();
+    let ids = [this.id.as_str(), second.as_str()];
+    let (dir, long) = (this.outputs("pod"), Some(Duration::from_secs(60)));
+    let refused = async |ids: &[&str], limit: Option<Duration>, why: &str| {
+        let error = this.checkpoint_pod(ids, &dir, limit).await.unwrap_err();
+        assert!(error.message().contains(why), "{error:?}");
+        assert_eq!((this.left(), fs::read_dir(&dir).unwrap().count()), (Vec::new(), 0), "{why}");
+    };
+    refused(&ids, None, "no deadline").await;
+    refused(&[], long, "container_ids: empty").await;
+    refused(&[ids[0], ids[0]], long, "named twice").await;
+    refused(&[ids[0], "none"], long, "container_ids[1]").await;
+    this.setup.faults.set("half").unwrap();
+    refused(&ids, long, "made up").await;
+    this.setup.faults.unset("half");
+    for id in ids {
+        let shown = this.shows(id, 1).await;
+        this.shows(id, shown + 1).await;
+    }
+
+    this.checkpoint_pod(&ids, &dir, long).await.unwrap();
+    let noted = this.setup.faults.noted();
+    let verbs: Vec<&str> = noted.lines().filter_map(|line| line.split(' ').next()).collect();
+    let kept: Vec<&&str> = verbs
+        .iter()
+        .rev()
+        .filter(|verb| ["runc-pause", "runc-checkpoint", "runc-resume"].contains(verb))
+        .take(6)
+        .collect();
+    let order = ["runc-resume", "runc-resume", "runc-checkpoint", "runc-checkpoint", "runc-pause", "runc-pause"];
+    assert!(kept.iter().map(|verb| **verb).eq(order), "{kept:?}");
+    assert_eq!((this.left(), fs::read_dir(&dir).unwrap().count()), (Vec::new(), 3));
+    let error = this.checkpoint_pod(&ids, &dir, long).await.unwrap_err();
+    assert!(error.message().contains("is not empty"), "{error:?}");
+
+    let configs = |names: &[&str]| names.iter().map(|name| this.pods.container(name, COUNT)).collect::<Vec<_>>();
+    for (names, why) in [(&["counter"][..], "none for container"), (&["counter", "other"], "container_configs[1]")] {
+        let error = this.restore_pod(&dir, "back", configs(names)).await.unwrap_err();
+        assert!(error.message().contains(why), "{error:?}");
+    }
+    // One that fails late takes the pod with it.
+    let archive =
+        fs::read_dir(&dir).unwrap().flatten().find(|one| one.path().ends_with(format!("{second}.tar"))).unwrap();
+    let whole = fs::read(archive.path()).unwrap();
+    fs::write(archive.path(), &whole[..whole.len() / 3]).unwrap();
+    this.restore_pod(&dir, "back", configs(&["counter", "second"])).await.unwrap_err();
+    assert_eq!(this.pods.list().await.unwrap().len(), 1, "the pod went with it");
+    fs::write(archive.path(), &whole).unwrap();
+
+    let (pod, restored) = this.restore_pod(&dir, "back", configs(&["counter", "second"])).await.unwrap();
+    let names: Vec<&str> = restored.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["counter", "second"]);
+    for (_, id) in &restored {
+        assert_eq!(this.pods.status(id).await.unwrap().state(), cri::ContainerState::ContainerCreated);
+        this.pods.start(id, None).await.unwrap();
+        this.shows(id, 1).await;
+    }
+    this.end(&[&pod]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_leaves_nobody_paused() {
+    let setup = setup();
+    setup.faults.emulate_criu().unwrap();
+    let mut this = Counting::new(setup).await;
+    let archive = this.outputs("archives").join("one.tar");
+    this.setup.faults.hold("runc-checkpoint").unwrap();
+    let shown = this.shows(&this.id, 1).await;
+    let asked = this.checkpoint(&archive, 0);
+    let dies = async {
+        let at = this.setup.faults.path("at-runc-checkpoint");
+        kevel_e2e::eventually("the checkpoint to begin", async || at.exists()).await;
+    };
+    tokio::select! {
+        done = asked => panic!("{done:?}"),
+        () = dies => {}
+    }
+    this.setup.node.kill().unwrap();
+    this.setup.faults.release("runc-checkpoint");
+    this.setup.node.launch().unwrap();
+    this.pods = Client::of(&this.setup.node, this.setup.registry.reference("busybox")).await.unwrap();
+    this.shows(&this.id, shown + 5).await;
+    assert!(!archive.exists());
+    kevel_e2e::eventually("the note to go", async || !this.left().iter().any(|left| left.ends_with("frozen"))).await;
+    this.checkpoint(&archive, 0).await.unwrap();
+    this.end(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_goes_on_where_it_was() {
+    if skip_without("criu", criu_works()) {
+        return;
+    }
+    let this = Counting::new(setup()).await;
+    let (_, word) = this.says(&this.id, 20).await;
+    let (archive, dir) = (this.outputs("archives").join("one.tar"), this.outputs("pod"));
+    this.checkpoint(&archive, 0).await.unwrap();
+    let saved = this.shows(&this.id, 20).await;
+    this.checkpoint_pod(&[&this.id], &dir, Some(patience(60))).await.unwrap();
+    this.pods.stop(&this.id, 0).await.unwrap();
+    let goes_on = async |id: &str| {
+        this.pods.start(id, None).await.unwrap();
+        let (first, _) = this.says(id, 20).await;
+        eprintln!("saved the first time at about {saved}, went on at {first}");
+        let (_, same) = this.says(id, first + 1).await;
+        assert_eq!(same, word, "it was started anew");
+    };
+    let other = this.pods.run(this.pods.config("two"), "").await.unwrap();
+    let id = this.pods.create(&other, "two", this.from(&archive)).await.unwrap();
+    goes_on(&id).await;
+    let (back, restored) = this.restore_pod(&dir, "back", vec![this.pods.container("counter", COUNT)]).await.unwrap();
+    goes_on(&restored[0].1).await;
+    this.end(&[&other, &back]).await;
 }

@@ -23,6 +23,7 @@ pub(crate) struct Counters {
     pub(crate) container_start: HistogramVec,
     pub(crate) container_stop: HistogramVec,
     pub(crate) container_remove: HistogramVec,
+    pub(crate) container_checkpoint: HistogramVec,
     network_operations: IntCounterVec,
     network_errors: IntCounterVec,
     network_seconds: HistogramVec,
@@ -84,6 +85,7 @@ impl Counters {
             container_start: timer("container_start", "time to start a container")?,
             container_stop: timer("container_stop", "time to end a container")?,
             container_remove: timer("container_remove", "time to remove a container")?,
+            container_checkpoint: timer("container_checkpoint", "time to write a checkpoint of a container")?,
             // The unit stands twice in containerd's names, too.
             network_operations: registry.counters(&network("total_total"), "calls of network plugins", KIND)?,
             network_errors: registry.counters(

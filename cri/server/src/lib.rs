@@ -13,6 +13,7 @@
 mod answer;
 mod apparmor;
 mod check;
+mod checkpoint;
 pub mod config;
 mod container;
 mod controller;

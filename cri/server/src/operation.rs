@@ -43,7 +43,7 @@ impl At {
 }
 
 /// What operations do, by the beginning of their keys.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 11] = [
     ("run pod sandbox ", "run_pod_sandbox"),
     ("stop pod sandbox ", "stop_pod_sandbox"),
     ("remove pod sandbox ", "remove_pod_sandbox"),
@@ -53,6 +53,8 @@ const KINDS: [(&str, &str); 9] = [
     ("remove container ", "remove_container"),
     ("update container ", "update_container"),
     ("pull image ", "pull_image"),
+    ("checkpoint container ", "checkpoint_container"),
+    ("checkpoint pod sandbox ", "checkpoint_pod_sandbox"),
 ];
 
 fn kind(key: &str) -> &'static str {

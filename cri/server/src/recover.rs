@@ -217,6 +217,7 @@ impl Server {
         }
         match self.tasks.get(&self.scope, id, "").await {
             Ok(process) if process.state == task::State::Running || process.state == task::State::Paused => {
+                self.thaw(id).await; // held still for a checkpoint that was cut short
                 self.follow(id, process.pid).await
             }
             // Created and not started: StartContainer was cut short before its answer.
@@ -251,6 +252,7 @@ impl Server {
                 let Some(life) = server.life(&id) else { return };
                 match server.tasks.get(&server.scope, &id, "").await {
                     Ok(process) if process.state == task::State::Running || process.state == task::State::Paused => {
+                        server.thaw(&id).await;
                         let io = server.reattach(&id).await.ok();
                         // Whoever waits for the end waits for the same one.
                         server.live(&id, Life { io, ended: life.ended.clone() });

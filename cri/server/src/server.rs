@@ -26,6 +26,7 @@ use kevel_model::{Error, Namespace, Result};
 use tokio::sync::watch;
 
 use crate::{
+    checkpoint::{Criu, Storage},
     config::{Handler, RuntimeConfig},
     counters::Counters,
     files::Files,
@@ -138,6 +139,10 @@ pub struct Parts {
     pub metrics: MetricRegistry,
     /// Who is told and asked of pods and containers.
     pub nri: Arc<Nri>,
+    /// What packs and unpacks checkpoints, if there is a diff service.
+    pub storage: Option<Storage>,
+    /// Where CRIU is looked for.
+    pub search_path: Vec<PathBuf>,
 }
 
 /// The CRI server; one for the daemon's life.
@@ -164,6 +169,8 @@ pub struct Server {
     pub(crate) reach: Reach,
     pub(crate) unfinished: Unfinished,
     pub(crate) counters: Counters,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) criu: Criu,
     networks: BTreeMap<String, Arc<Network>>,
     lives: Mutex<HashMap<String, Arc<Life>>>,
     /// What the logs of containers that are gone took.
@@ -198,6 +205,8 @@ impl Server {
             settings: parts.settings,
             streaming: parts.streaming,
             nri: parts.nri,
+            storage: parts.storage,
+            criu: Criu::new(parts.search_path),
             scope: Scope::new(Namespace::k8s()),
             index: Index::default(),
             operations: Operations::measured(counters.operations.clone()),

@@ -53,7 +53,7 @@ fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<E, FieldError> {
 }
 
 /// An absolute path without a way up.
-fn path(field: &str, text: &str) -> Result<(), FieldError> {
+pub(crate) fn path(field: &str, text: &str) -> Result<(), FieldError> {
     if text.is_empty() {
         return wrong(field, "empty");
     }

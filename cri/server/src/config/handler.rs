@@ -75,6 +75,17 @@ impl Handler {
         Ok(pack(&options))
     }
 
+    /// The options of runc's shim with the place of a checkpoint's images, and of CRIU's logs, on top of `own`, or of the
+    /// handler's when there are none.
+    pub(crate) fn options_with_images(&self, own: Option<Any>, images: &Path, work: &Path) -> Result<Any> {
+        let wrong = |error| Error::internal("reading a handler's own options").with_source(error);
+        let own = own.or_else(|| self.runtime.options.clone()).map(|any| any.value).unwrap_or_default();
+        let mut options = runc::Options::decode(own.as_slice()).map_err(wrong)?;
+        options.criu_image_path = images.to_string_lossy().into_owned();
+        options.criu_work_path = work.to_string_lossy().into_owned();
+        Ok(pack(&options))
+    }
+
     /// As the spec crate takes it.
     pub(crate) fn for_spec(&self, recursive_read_only_mounts: bool) -> kevel_cri_spec::Handler {
         kevel_cri_spec::Handler {

@@ -54,6 +54,8 @@ pub struct RuntimeConfig {
     pub host_path_timeout: Duration,
     /// How often CPU time is looked at, to say how many cores are used, e.g. `5s`; empty for 1 second.
     pub stats_collect_period: String,
+    /// Offer checkpoint and restore where CRIU works.
+    pub enable_criu: bool,
 }
 
 /// Runtime handlers.
@@ -179,6 +181,7 @@ impl Default for RuntimeConfig {
             drain_exec_sync_io_timeout: String::new(),
             host_path_timeout: Duration::from_secs(20),
             stats_collect_period: String::new(),
+            enable_criu: true,
         }
     }
 }

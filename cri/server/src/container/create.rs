@@ -17,6 +17,7 @@ use super::{cdi, image_volume, user, volume};
 use crate::{
     answer::status,
     apparmor, check,
+    checkpoint::restore::Saved,
     config::Handler,
     counters::timed,
     files::{self, blocking},
@@ -40,6 +41,16 @@ impl Server {
         self: &Arc<Self>,
         request: CreateContainerRequest,
     ) -> Result<CreateContainerResponse, Status> {
+        self.create_container_from(request, None).await
+    }
+
+    /// The same from a checkpoint, which is in an archive that the caller names, with the field that it is from, or that
+    /// the request has in the place of an image, as an absolute path.
+    pub(crate) async fn create_container_from(
+        self: &Arc<Self>,
+        request: CreateContainerRequest,
+        archive: Option<(&'static str, String)>,
+    ) -> Result<CreateContainerResponse, Status> {
         let plan = || -> Result<(Arc<Pod>, String)> {
             let config = check::container_config(request.config.as_ref())?;
             cdi::requested(config)?;
@@ -47,10 +58,11 @@ impl Server {
             Ok((self.index.pod(&request.pod_sandbox_id)?, name))
         };
         let (pod, name) = plan().map_err(|error| status(&error))?;
-        let print = request.config.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        let mut print = request.config.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        print.extend(archive.iter().flat_map(|(_, path)| path.bytes()));
         let key = format!("create container {name} in {}", pod.record.id);
         let server = self.clone();
-        let work = || async move { make(&server, request, &pod.record.id, name).await };
+        let work = || async move { make(&server, request, &pod.record.id, name, archive).await };
         let container_id = self.operations.run(key, print, work).await?;
         Ok(CreateContainerResponse { container_id })
     }
@@ -64,9 +76,17 @@ struct Plan<'a> {
     /// Images that are volumes, by the mount's place in the request.
     volumes: BTreeMap<usize, Arc<Image>>,
     snapshotter: String,
+    /// What it is restored from.
+    saved: Option<Saved>,
 }
 
-async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, name: String) -> Result<String> {
+async fn make(
+    server: &Arc<Server>,
+    request: CreateContainerRequest,
+    pod: &str,
+    name: String,
+    archive: Option<(&'static str, String)>,
+) -> Result<String> {
     stage("waiting for other work on the pod");
     let _shared = server.pods.share(pod).await;
     stage("looking for the image");
@@ -84,7 +104,7 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
     }
     let handler = server.settings.handler(&pod.record.handler)?;
     let wanted = config.image.clone().unwrap_or_default().image;
-    let image = server.images.find(&wanted)?;
+    let (image, saved) = image(server, handler, &wanted, archive).await?;
     let snapshotter = server.snapshotter_of(handler);
     server.images.unpacked(&image, &snapshotter).await?;
     let images = image_volume::find(server, &config)?;
@@ -109,7 +129,7 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
         config: Stored(config),
         id,
     };
-    let plan = Plan { pod, handler, image, volumes: images, snapshotter };
+    let plan = Plan { pod, handler, image, volumes: images, snapshotter, saved };
     let mut undo = Undo::new(server.settings.defer_cleanup);
     let timer = server.counters.container_create.with_label_values(&[plan.handler.runtime.name.as_str()]);
     match timed(&timer, build(server, &plan, record, &mut undo)).await {
@@ -125,6 +145,29 @@ async fn make(server: &Arc<Server>, request: CreateContainerRequest, pod: &str, 
             Err(error)
         }
     }
+}
+
+/// The image of a container, and the checkpoint that it is restored from.
+async fn image(
+    server: &Server,
+    handler: &Handler,
+    wanted: &str,
+    archive: Option<(&'static str, String)>,
+) -> Result<(Arc<Image>, Option<Saved>)> {
+    let named = archive.is_some();
+    let in_place = || wanted.starts_with('/').then(|| ("config.image.image", wanted.to_owned()));
+    let Some((field, path)) = archive.or_else(in_place) else { return Ok((server.images.find(wanted)?, None)) };
+    check::path(field, &path)?;
+    let saved = server.saved(field, &path, handler).await?;
+    let image = server.image_of(&saved)?;
+    if named && server.images.find(wanted)?.id != image.id {
+        let name = saved.name();
+        return Err(Error::failed_precondition(format!(
+            "config.image.image: the checkpoint of {name} was made of another image, {}",
+            image.id
+        )));
+    }
+    Ok((image, Some(saved)))
 }
 
 /// Directories for the volumes that only the image declares.
@@ -167,7 +210,12 @@ async fn build(
     let rootfs = recorded.and(prepared)?;
     let (dirs, at) = (server.settings.files.clone(), id.clone());
     undo.push("removing files", blocking(move || remove_files(&dirs, &at)));
-    let spec = spec(server, plan, &mut record, rootfs).await?;
+    let spec = spec(server, plan, &mut record, rootfs.clone()).await?;
+    if let Some(saved) = &plan.saved {
+        saved.fits(&spec)?;
+        stage("unpacking the checkpoint");
+        server.prepare_restore(&id, saved, &rootfs).await?;
+    }
     stage("asking NRI plugins");
     let entered = server.nri.enter().await;
     let spec = ask_plugins(server, plan, &record, spec, undo).await?;

@@ -13,6 +13,7 @@ use tonic::Status;
 use super::log_error;
 use crate::{
     answer::status,
+    checkpoint::restore,
     config::Handler,
     counters::timed,
     files::{self, blocking},
@@ -118,11 +119,16 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
         terminal: config.tty,
     };
     let handler = server.settings.handler(&pod.record.handler)?;
+    let images = server.to_restore(id).await?;
+    let own = io_owner(handler, container)?;
     let create = task::Create {
         container_id: id.to_owned(),
         rootfs,
         stdio,
-        options: io_owner(handler, container)?,
+        options: match &images {
+            Some(dir) => Some(restore::options(handler, own, dir)?),
+            None => own,
+        },
         runtime_path: handler.config.runtime_path.clone(),
         address: pod.record.address.clone(),
         version: pod.record.api,
@@ -130,10 +136,31 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
     };
     stage("creating the task");
     let pid = server.bounded("creating a task", server.tasks.create(&server.scope, create)).await?;
-    server.meter.follow(id, pid).await;
-    io.connected().await.map_err(|error| log_error("following the container's output".to_owned(), error))?;
-    stage("starting the task");
-    server.bounded("starting a task", server.tasks.start(&server.scope, id, "")).await?;
+    let connected = async || {
+        let failed = |error| log_error("following the container's output".to_owned(), error);
+        io.connected().await.map_err(failed)
+    };
+    let pid = match images {
+        None => {
+            server.meter.follow(id, pid).await;
+            connected().await?;
+            stage("starting the task");
+            server.bounded("starting a task", server.tasks.start(&server.scope, id, "")).await?;
+            pid
+        }
+        // Only now its processes are made, and its streams opened.
+        Some(dir) => {
+            stage("restoring the task");
+            let pid = match server.bounded("restoring a task", server.tasks.start(&server.scope, id, "")).await {
+                Ok(pid) => pid,
+                Err(error) => return Err(restore::complaint(&dir).await.into_iter().fold(error, Error::context)),
+            };
+            connected().await?;
+            server.meter.follow(id, pid).await;
+            server.restored(id, dir).await;
+            pid
+        }
+    };
     server.live(id, Life { io: Some(io), ended: watch::Sender::new(false) });
     let started = server.set_state_and_tell(id, ContainerEventType::ContainerStartedEvent, |state| {
         state.pid = pid;

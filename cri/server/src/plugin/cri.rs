@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kevel_contract::{
     container::ContainerService,
+    diff::DiffService,
     event::Events,
     introspection::IntrospectionService,
     metadata::Metadata,
@@ -13,16 +14,22 @@ use kevel_contract::{
 };
 use kevel_cri_nri::NriPlugins;
 use kevel_cri_streaming::{Config as StreamingConfig, Endpoint, KeyPair};
-use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
+use kevel_plugin::{All, InitContext, InitError, Maybe, One, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
 use serde::{Deserialize, Serialize};
 
 use super::{CriImages, CriRuntime};
 use crate::{
+    checkpoint::Storage,
     patience::Patient,
     server::{Parts, Server},
     service::{StreamingRuntime, image_service, runtime_service},
 };
+
+/// Property: where programs are looked for, as in the variable `PATH`.
+const SEARCH_PATH: &str = "io.kevel.plugin.path";
+/// Where they are looked for when nobody says.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The configuration of the services themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +104,8 @@ deps! {
         metrics: One<Metrics>,
         /// Who is told and asked of pods and containers.
         nri: One<NriPlugins>,
+        /// What packs and unpacks checkpoints.
+        differ: Maybe<DiffService>,
     }
 }
 
@@ -115,6 +124,9 @@ impl Plugin for CriPlugin {
         let wrong = |error: kevel_model::Error| InitError::Config { uri: cx.uri.clone(), message: error.chain() };
         let (streaming, clients) = Endpoint::bind(&config.streaming()).await.map_err(wrong)?;
         cx.export("StreamServer", streaming.base());
+        let (content, leases) = (deps.metadata.content.clone(), deps.metadata.leases.clone());
+        let storage = deps.differ.0.map(|differ| Storage { content, leases, differ });
+        let search_path = cx.property(SEARCH_PATH).unwrap_or(DEFAULT_PATH);
         let server = Server::new(Parts {
             containers: deps.containers.0,
             sandboxes: deps.sandboxes.0,
@@ -128,6 +140,8 @@ impl Plugin for CriPlugin {
             streaming: streaming.clone(),
             metrics: deps.metrics.0,
             nri: deps.nri.0,
+            storage,
+            search_path: search_path.split(':').map(Into::into).collect(),
         });
         let server = server.map_err(InitError::failed)?;
         server.recover().await.map_err(InitError::failed)?;

@@ -29,10 +29,6 @@ fn answer<T>(result: kevel_model::Result<T>) -> Answer<T> {
     result.map(Response::new).map_err(|error| status(&error))
 }
 
-fn missing<T>(what: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!("{what} is not offered yet")))
-}
-
 #[tonic::async_trait]
 impl RuntimeService for RuntimeRpc {
     type StreamPodSandboxesStream = Answers<StreamPodSandboxesResponse>;
@@ -206,17 +202,19 @@ impl RuntimeService for RuntimeRpc {
 
     async fn checkpoint_container(
         &self,
-        _: Request<CheckpointContainerRequest>,
+        request: Request<CheckpointContainerRequest>,
     ) -> Answer<CheckpointContainerResponse> {
-        missing("CheckpointContainer")
+        self.server.checkpoint_container(request.into_inner()).await?;
+        Ok(Response::new(CheckpointContainerResponse {}))
     }
 
-    async fn checkpoint_pod(&self, _: Request<CheckpointPodRequest>) -> Answer<CheckpointPodResponse> {
-        missing("CheckpointPod")
+    async fn checkpoint_pod(&self, request: Request<CheckpointPodRequest>) -> Answer<CheckpointPodResponse> {
+        self.server.checkpoint_pod(request.into_inner()).await?;
+        Ok(Response::new(CheckpointPodResponse {}))
     }
 
-    async fn restore_pod(&self, _: Request<RestorePodRequest>) -> Answer<RestorePodResponse> {
-        missing("RestorePod")
+    async fn restore_pod(&self, request: Request<RestorePodRequest>) -> Answer<RestorePodResponse> {
+        self.server.restore_pod(request.into_inner()).await.map(Response::new)
     }
 
     async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {

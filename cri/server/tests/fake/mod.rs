@@ -76,6 +76,8 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
         settings: Arc::new(Settings::new(runtime, dir.join("root"), dir.join("state")).unwrap()),
         streaming: Endpoint::bind(&Config::default()).await.unwrap().0,
         metrics,
+        storage: None,
+        search_path: Vec::new(),
     });
     let server = server.unwrap();
     server.recover().await.unwrap();
