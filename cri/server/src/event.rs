@@ -187,6 +187,7 @@ mod tests {
             netns: String::new(),
             network: None,
             phase: Phase::Ready,
+            labels: Default::default(),
             created_at: 0,
             pid: 0,
             address: String::new(),

@@ -38,6 +38,7 @@ mod recover;
 mod rootfs;
 mod runtime;
 mod sandbox;
+mod selinux;
 mod server;
 mod service;
 mod translate;

@@ -93,6 +93,7 @@ impl Server {
         for sandbox in sandboxes {
             match SandboxRecord::unpack(&sandbox) {
                 Ok(record) => {
+                    self.settings.selinux.reserve(&record.labels);
                     self.index.put_pod(Pod::new(record.clone()));
                     all.entry(sandbox.id).or_default().pod = Some(record);
                 }
@@ -106,6 +107,7 @@ impl Server {
             blocking(move || Ok(containers.iter().map(|one| found_container(&files, one)).collect::<Vec<_>>()));
         for (pod, container) in containers.await?.into_iter().flatten() {
             if let Some(record) = &container.record {
+                self.settings.selinux.reserve(&record.labels);
                 let (record, state) = (Arc::new(record.clone()), Arc::new(container.state.clone()));
                 self.index.put_container(Container { record, state });
             }
@@ -181,6 +183,7 @@ impl Server {
         blocking(move || files::remove_sandbox(&dirs, &id)).await?;
         self.sandboxes.delete(&self.scope, &record.id).await?;
         self.index.remove_pod(&record.id);
+        self.settings.selinux.release(&record.labels);
         Ok(())
     }
 

@@ -41,6 +41,7 @@ use crate::{
     rootfs::Source,
     runtime::Features,
     sandbox::Unfinished,
+    selinux::Selinux,
     usage::Meter,
 };
 
@@ -56,6 +57,7 @@ pub struct Settings {
     pub(crate) node: Node,
     pub(crate) policy: Policy,
     pub(crate) files: Files,
+    pub(crate) selinux: Selinux,
     /// Whether the kernel has them.
     pub(crate) volatile_overlays: bool,
     /// The longest that one step of the undo of a failed operation may take.
@@ -70,12 +72,20 @@ impl Settings {
     ///
     /// # Errors
     /// The first key that is wrong.
-    pub fn new(mut config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
+    pub fn new(config: RuntimeConfig, root: PathBuf, state: PathBuf) -> Result<Self> {
         config.check()?;
-        if config.enable_selinux && !node::selinux() {
-            tracing::warn!("enable_selinux: the kernel has no SELinux; processes get no labels");
-            config.enable_selinux = false; // or every container would fail to start
-        }
+        let selinux = match (config.enable_selinux, node::selinux()) {
+            (true, true) => {
+                let most = crate::selinux::CATEGORIES;
+                let range = Some(config.selinux_category_range).filter(|range| *range > 0).unwrap_or(most);
+                Selinux::new(crate::selinux::Policy::read(), range)
+            }
+            (true, false) => {
+                tracing::warn!("enable_selinux: the kernel has no SELinux; processes get no labels");
+                Selinux::default() // or every container would fail to start
+            }
+            (false, _) => Selinux::default(),
+        };
         let handlers = crate::config::resolve_handlers(&config)?;
         let stats_period = config.stats_period()?;
         let node = node::look(config.disable_apparmor);
@@ -92,7 +102,7 @@ impl Settings {
         let defer_cleanup = Duration::from_secs(60);
         let volatile_overlays = crate::volatile::is_offered(&rustix::system::uname().release().to_string_lossy());
         let files = Files::new(root, state);
-        Ok(Self { config, handlers, node, policy, files, volatile_overlays, stats_period, defer_cleanup })
+        Ok(Self { config, handlers, selinux, node, policy, files, volatile_overlays, stats_period, defer_cleanup })
     }
 
     /// With another limit for each step of an undo.

@@ -327,7 +327,7 @@ pub enum Profile<T> {
 }
 
 /// SELinux labels; empty means none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selinux {
     /// The label of the process.
     pub process: String,

@@ -5,7 +5,7 @@ use kevel_proto::runtime::v1::{
     Signal, SupplementalGroupsPolicy,
 };
 
-use super::{FieldError, clean, groups, id, known, labels, name, namespaces, path, profile, required, wrong};
+use super::{FieldError, clean, groups, id, known, labels, name, namespaces, path, profile, required, selinux, wrong};
 
 /// Refuses what no container can be made of.
 pub(crate) fn container_config(config: Option<&ContainerConfig>) -> Result<&ContainerConfig, FieldError> {
@@ -111,7 +111,8 @@ fn security(security: &LinuxContainerSecurityContext) -> Result<(), FieldError> 
         paths.iter().enumerate().try_for_each(|(i, one)| path(&field(&format!("{name}[{i}]")), one))?;
     }
     profile(&field("seccomp"), security.seccomp.as_ref())?;
-    profile(&field("apparmor"), security.apparmor.as_ref())
+    profile(&field("apparmor"), security.apparmor.as_ref())?;
+    selinux(&field("selinux_options"), security.selinux_options.as_ref())
 }
 
 /// Refuses limits that no kernel takes.

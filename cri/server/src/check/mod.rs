@@ -7,7 +7,9 @@ pub(crate) use container::{container_config, resources};
 pub(crate) use sandbox::sandbox_config;
 
 use kevel_model::{Code, Error, Result};
-use kevel_proto::runtime::v1::{NamespaceMode, NamespaceOption, SecurityProfile, security_profile::ProfileType};
+use kevel_proto::runtime::v1::{
+    NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile, security_profile::ProfileType,
+};
 
 /// A field of a request that cannot be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,20 @@ fn name(field: &str, text: &str) -> Result<(), FieldError> {
     }
     if text.chars().any(|c| c.is_control() || matches!(c, '/' | ';' | '=')) || matches!(text, "." | "..") {
         return wrong(field, format!("{text:?} is not a name"));
+    }
+    Ok(())
+}
+
+/// Parts of a SELinux label: the kernel's policy knows which there are, but none changes another part.
+fn selinux(field: &str, options: Option<&SeLinuxOption>) -> Result<(), FieldError> {
+    let Some(options) = options else { return Ok(()) };
+    for (name, value) in [("user", &options.user), ("role", &options.role), ("type", &options.r#type)] {
+        if value.len() > 255 || !value.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+            return wrong(format!("{field}.{name}"), format!("{value:?} is not a part of a label"));
+        }
+    }
+    if !options.level.is_empty() && !crate::selinux::is_level(&options.level) {
+        return wrong(format!("{field}.level"), format!("{:?} is not a level such as s0:c1,c2", options.level));
     }
     Ok(())
 }

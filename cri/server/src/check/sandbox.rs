@@ -5,7 +5,7 @@ use kevel_proto::runtime::v1::{
 };
 
 use super::{
-    FieldError, clean, groups, id, known, labels, name, namespaces, path, profile, required, resources, wrong,
+    FieldError, clean, groups, id, known, labels, name, namespaces, path, profile, required, resources, selinux, wrong,
 };
 
 /// Refuses what no pod can be made of.
@@ -75,5 +75,6 @@ fn security(security: &LinuxSandboxSecurityContext) -> Result<(), FieldError> {
     groups(&field("supplemental_groups"), &security.supplemental_groups)?;
     known::<SupplementalGroupsPolicy>(&field("supplemental_groups_policy"), security.supplemental_groups_policy)?;
     profile(&field("seccomp"), security.seccomp.as_ref())?;
-    profile(&field("apparmor"), security.apparmor.as_ref())
+    profile(&field("apparmor"), security.apparmor.as_ref())?;
+    selinux(&field("selinux_options"), security.selinux_options.as_ref())
 }

@@ -18,6 +18,8 @@ pub struct RuntimeConfig {
     pub cni: CniConfig,
     /// Give processes SELinux labels.
     pub enable_selinux: bool,
+    /// The number of categories that levels of pods are made of; 0 for as many as there are.
+    pub selinux_category_range: u32,
     /// The longest line of a container's log, in bytes; longer ones are split.
     pub max_container_log_line_size: usize,
     /// Use no AppArmor profile.
@@ -164,6 +166,7 @@ impl Default for RuntimeConfig {
             containerd: ContainerdConfig::default(),
             cni: CniConfig::default(),
             enable_selinux: false,
+            selinux_category_range: crate::selinux::CATEGORIES,
             max_container_log_line_size: 16 << 10,
             disable_apparmor: false,
             restrict_oom_score_adj: false,
@@ -221,6 +224,10 @@ impl RuntimeConfig {
     /// # Errors
     /// "invalid argument" that names the key.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.selinux_category_range == 1 || self.selinux_category_range > crate::selinux::CATEGORIES {
+            let (range, most) = (self.selinux_category_range, crate::selinux::CATEGORIES);
+            return Err(Error::invalid_argument(format!("selinux_category_range: {range} is not from 2 to {most}")));
+        }
         let CniTimeouts { add, del, check, status, gc } = self.cni.timeouts;
         let limits = [("add", add), ("del", del), ("check", check), ("status", status), ("gc", gc)];
         let mut limits: Vec<_> = limits.map(|(name, limit)| (format!("cni.timeouts.{name}"), limit)).into();

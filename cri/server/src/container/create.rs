@@ -1,6 +1,6 @@
 //! CreateContainer: plan, reserve, do, publish.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use kevel_contract::container::Container as Entry;
 use kevel_cri_nri::Entered;
@@ -25,7 +25,9 @@ use crate::{
     image::Image,
     index::{Container, Pod},
     operation::stage,
+    reach,
     record::{CONTAINER, ContainerRecord, ContainerState, EXTENSION, KIND, Stored, write_state},
+    selinux,
     server::Server,
     translate,
     undo::Undo,
@@ -34,6 +36,8 @@ use crate::{
 
 /// Labels with longer key and value are left out of the container store, which takes no more; CRI answers have them.
 const LABEL: usize = 4096;
+/// How long labelling the files of volumes may take; there may be millions.
+const RELABEL: Duration = Duration::from_secs(600);
 
 impl Server {
     /// Makes a container in a pod. A retry joins the operation that runs, or gets the container that it made.
@@ -124,6 +128,7 @@ async fn make(
         stop_signal: translate::stop_signal(&config, &image.config.stop_signal)?,
         volumes: volumes(server, &id, &config, &image),
         image_mounts: images.iter().map(|(index, image)| (*index, image.id.clone())).collect(),
+        labels: labels(server, &pod, &config)?,
         created_at: identity::now(),
         complete: false,
         config: Stored(config),
@@ -131,6 +136,7 @@ async fn make(
     };
     let plan = Plan { pod, handler, image, volumes: images, snapshotter, saved };
     let mut undo = Undo::new(server.settings.defer_cleanup);
+    let labels = record.labels.clone();
     let timer = server.counters.container_create.with_label_values(&[plan.handler.runtime.name.as_str()]);
     match timed(&timer, build(server, &plan, record, &mut undo)).await {
         Ok((record, entered)) => {
@@ -142,6 +148,7 @@ async fn make(
         }
         Err(error) => {
             undo.unwind().await; // what is left is left in the store as incomplete, for the next start
+            server.settings.selinux.release(&labels);
             Err(error)
         }
     }
@@ -168,6 +175,13 @@ async fn image(
         )));
     }
     Ok((image, Some(saved)))
+}
+
+/// The SELinux labels of a container that is to be made.
+fn labels(server: &Server, pod: &Pod, config: &ContainerConfig) -> Result<selinux::Labels> {
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let options = security.and_then(|security| security.selinux_options.as_ref());
+    server.settings.selinux.of_container(options, &pod.record.labels)
 }
 
 /// Directories for the volumes that only the image declares.
@@ -307,6 +321,9 @@ async fn spec(
     (record.uid, record.gid) = (container.user.uid, container.user.gid);
     record.groups = groups(&container.user);
     container.target_pid_namespace = target(server, record, container.namespaces.pid)?;
+    let runtime = &plan.handler.runtime.name;
+    container.selinux = server.settings.selinux.for_spec(&record.labels, container.privileged, runtime);
+    relabel(server, plan, &container).await?;
     let spec = kevel_cri_spec::container(&ContainerInput {
         pod: &pod,
         container: &container,
@@ -317,6 +334,23 @@ async fn spec(
         policy: &server.settings.policy,
     })?;
     cdi::inject(server, &record.config, spec).await
+}
+
+/// Gives what the container mounts its label, where the request or the daemon wants that.
+async fn relabel(server: &Server, plan: &Plan<'_>, container: &kevel_cri_spec::Container) -> Result<()> {
+    let label = container.selinux.mount.clone();
+    if label.is_empty() {
+        return Ok(());
+    }
+    stage("labelling what is mounted");
+    let sources = kevel_cri_spec::relabels(container, &paths(server, &plan.pod));
+    let work = move || {
+        sources.iter().try_for_each(|source| {
+            reach::at("config.mounts", source)?;
+            selinux::relabel(Path::new(source), &label)
+        })
+    };
+    server.reach.look(RELABEL, work).await
 }
 
 /// The additional groups of a user, as statuses show them: the primary one among them.

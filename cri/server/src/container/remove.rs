@@ -40,9 +40,7 @@ impl Server {
         self.end_container(id, Duration::ZERO).await?;
         self.nri.stop_container(id, self.subject(id)).await;
         let _alone = self.locks.alone(id).await;
-        if self.index.container(id).is_err() {
-            return Ok(());
-        }
+        let Ok(container) = self.index.container(id) else { return Ok(()) };
         let dir = self.settings.files.container_state(id);
         blocking(move || intent::note(&dir, Intent::Remove)).await?;
         self.end_container(id, Duration::ZERO).await?;
@@ -53,6 +51,7 @@ impl Server {
         let _entered = self.nri.enter().await;
         self.nri.remove_container(id, async { described }).await;
         self.index.remove_container(id);
+        self.settings.selinux.release(&container.record.labels);
         self.meter.forget(id);
         Ok(())
     }

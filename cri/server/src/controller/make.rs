@@ -55,8 +55,9 @@ impl PauseController {
     }
 
     async fn spec(&self, record: &SandboxRecord, handler: &Handler, image: &Image, netns: &str) -> Result<Any> {
-        let (settings, record) = (self.settings.clone(), record.clone());
-        let pod = blocking(move || translate::pod(&record.id, &record.config, &settings.config)).await?;
+        let (settings, copy) = (self.settings.clone(), record.clone());
+        let mut pod = blocking(move || translate::pod(&copy.id, &copy.config, &settings.config)).await?;
+        pod.selinux = self.settings.selinux.for_spec(&record.labels, pod.privileged, &handler.runtime.name);
         let dir = self.settings.files.sandbox(&pod.id);
         let file = |name: &str| Some(dir.join(name).to_string_lossy().into_owned());
         let shm = self.settings.files.sandbox_state(&pod.id).join("shm");

@@ -10,6 +10,7 @@ use kevel_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{EXTENSION, Stored};
+use crate::selinux::Labels;
 
 /// A directory of the daemon's that is mounted for a volume which the image declares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub(crate) struct ContainerRecord {
     /// Identifiers of images that are mounted as volumes, by the mount's place in the request.
     #[serde(default)]
     pub(crate) image_mounts: BTreeMap<usize, String>,
+    /// Its SELinux labels.
+    #[serde(default)]
+    pub(crate) labels: Labels,
     /// Nanoseconds since the epoch.
     pub(crate) created_at: i64,
     /// Whether everything was made; undone by a daemon that finds it unfinished.

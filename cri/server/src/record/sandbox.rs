@@ -9,6 +9,7 @@ use kevel_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{EXTENSION, Stored};
+use crate::selinux::Labels;
 
 /// How far a sandbox is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) resources: Option<Stored<LinuxContainerResources>>,
     /// How far it is.
     pub(crate) phase: Phase,
+    /// Its SELinux labels.
+    #[serde(default)]
+    pub(crate) labels: Labels,
     /// Nanoseconds since the epoch.
     pub(crate) created_at: i64,
     /// Its first process; 0 when it has none.

@@ -88,6 +88,7 @@ pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
         );
     }
     server.index.remove_pod(id);
+    server.settings.selinux.release(&pod.record.labels);
     server.meter.forget(id);
     Ok(())
 }

@@ -94,6 +94,8 @@ async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String)
         return Err(Error::already_exists(format!("pod sandbox {name} exists as {} and {why}", pod.record.id)));
     }
     let handler = server.settings.handler(&request.runtime_handler)?;
+    server.controller(handler.sandboxer())?;
+    let security = translate::security(&config);
     let mut record = SandboxRecord {
         id: identity::new_id()?,
         name,
@@ -104,13 +106,13 @@ async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String)
         overhead: None,
         resources: None,
         phase: Phase::Creating,
+        labels: server.settings.selinux.of_pod(security.selinux_options.as_ref())?,
         created_at: identity::now(),
         pid: 0,
         address: String::new(),
         api: 0,
         config: Stored(config),
     };
-    server.controller(&record.sandboxer)?;
     let mut undo = Undo::new(server.settings.defer_cleanup);
     match build(server, handler, &mut record, &mut undo).await {
         Ok(entered) => {
@@ -133,7 +135,7 @@ async fn forget(server: &Arc<Server>, mut record: SandboxRecord, left: Vec<Error
             Err(error) if !error.is_not_found() => {
                 tracing::warn!(sandbox = record.id, error = error.chain(), "record of a failed sandbox is left");
             }
-            _ => return,
+            _ => return server.settings.selinux.release(&record.labels),
         }
     }
     record.phase = Phase::Creating;

@@ -11,14 +11,14 @@ use kevel_model::{Error, Result};
 use kevel_mount::MountInfo;
 use kevel_proto::runtime::v1 as cri;
 
-use super::{apparmor, mappings, namespaces, resources, seccomp, selinux};
+use super::{apparmor, mappings, namespaces, resources, seccomp};
 use crate::{
     config::RuntimeConfig,
     node, reach,
     record::{ContainerRecord, Volume},
 };
 
-/// A container as its spec sees it, its user and target excepted. Looks at mount sources and devices, makes directories
+/// A container as its spec sees it, its user, target and labels excepted. Looks at mount sources and devices, makes directories
 /// that are missing, reads local profiles: it blocks. `images` says where images are mounted that are volumes.
 pub(crate) fn container(
     record: &ContainerRecord,
@@ -70,7 +70,7 @@ pub(crate) fn container(
         user: spec::User::default(),
         seccomp: profile,
         apparmor: apparmor(security.apparmor.as_ref(), &security.apparmor_profile),
-        selinux: selinux(settings.enable_selinux, security.selinux_options.as_ref()),
+        selinux: spec::Selinux::default(),
         masked_paths: security.masked_paths.clone(),
         readonly_paths: security.readonly_paths.clone(),
     })

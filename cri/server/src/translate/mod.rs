@@ -7,7 +7,7 @@ mod pod;
 pub(crate) use container::{container, stop_signal};
 pub(crate) use pod::{network, pod, resolv_conf, security};
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::ErrorKind};
 
 use kevel_cri_spec as spec;
 use kevel_model::{Error, Result};
@@ -62,17 +62,6 @@ fn policy(from: i32) -> spec::GroupsPolicy {
     }
 }
 
-fn selinux(enabled: bool, from: Option<&cri::SeLinuxOption>) -> spec::Selinux {
-    match from {
-        Some(label) if enabled && !label.r#type.is_empty() => {
-            let join = |kind: &str| format!("{}:{}:{kind}:{}", label.user, label.role, label.level);
-            let object = format!("{}:object_r:container_file_t:{}", label.user, label.level);
-            spec::Selinux { process: join(&label.r#type), mount: object }
-        }
-        _ => spec::Selinux::default(),
-    }
-}
-
 /// The seccomp profile of a request: the new field, or the old one with its words. A profile of the node's is read;
 /// that blocks on a small file.
 fn seccomp(
@@ -97,7 +86,12 @@ fn seccomp(
         word => {
             let path = word.strip_prefix("localhost/").unwrap_or(word);
             let doing = || format!("{field}: reading seccomp profile {path:?}");
-            let text = read_bounded(path).map_err(|error| Error::io(doing(), error))?;
+            let text = read_bounded(path).map_err(|error| match error.kind() {
+                ErrorKind::IsADirectory | ErrorKind::InvalidInput | ErrorKind::InvalidFilename => {
+                    Error::invalid_argument(doing()).with_source(error)
+                }
+                _ => Error::io(doing(), error),
+            })?;
             let profile = serde_json::from_slice(&text);
             let profile = profile.map_err(|error| Error::invalid_argument(doing()).with_source(error))?;
             Ok(Some(spec::Profile::Localhost(profile)))

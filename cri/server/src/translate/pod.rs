@@ -5,7 +5,7 @@ use kevel_cri_spec as spec;
 use kevel_model::{Error, Result};
 use kevel_proto::runtime::v1 as cri;
 
-use super::{namespaces, policy, resources, seccomp, selinux};
+use super::{namespaces, policy, resources, seccomp};
 use crate::config::RuntimeConfig;
 
 /// The security context of a pod, empty when the request has none.
@@ -13,7 +13,7 @@ pub(crate) fn security(config: &cri::PodSandboxConfig) -> cri::LinuxSandboxSecur
     config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default()
 }
 
-/// A pod as its spec sees it. Reads a local seccomp profile, which blocks on a small file.
+/// A pod as its spec sees it, its labels excepted. Reads a local seccomp profile, which blocks on a small file.
 pub(crate) fn pod(id: &str, config: &cri::PodSandboxConfig, node: &RuntimeConfig) -> Result<spec::Pod> {
     let metadata = config.metadata.clone().unwrap_or_default();
     let linux = config.linux.clone().unwrap_or_default();
@@ -42,7 +42,7 @@ pub(crate) fn pod(id: &str, config: &cri::PodSandboxConfig, node: &RuntimeConfig
             groups_policy: policy(security.supplemental_groups_policy),
         },
         seccomp: profile,
-        selinux: selinux(node.enable_selinux, security.selinux_options.as_ref()),
+        selinux: spec::Selinux::default(),
     })
 }
 
