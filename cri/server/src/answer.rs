@@ -29,7 +29,22 @@ pub(crate) fn status(error: &Error) -> Status {
         Code::DataLoss => Grpc::DataLoss,
         Code::Unauthenticated => Grpc::Unauthenticated,
     };
-    Status::new(code, error.chain())
+    Status::new(code, bounded(error.chain()))
+}
+
+/// The most of a message that is sent, in bytes: it travels in a header, of which clients take 16 KiB, and may be written
+/// with three bytes for one.
+const MESSAGE: usize = 4096;
+
+/// A message that may quote what a stranger wrote, without its middle when it is long: the beginning says which field it is
+/// about, the end why.
+fn bounded(message: String) -> String {
+    if message.len() <= MESSAGE {
+        return message;
+    }
+    let (head, tail) =
+        (message.floor_char_boundary(MESSAGE / 2), message.ceil_char_boundary(message.len() - MESSAGE / 2));
+    format!("{} [...] {}", &message[..head], &message[tail..])
 }
 
 /// Items in chunks, so that a message stays small whatever the number of items.
@@ -39,4 +54,18 @@ pub(crate) fn chunks<I: Send + 'static, T: 'static>(
 ) -> Answers<T> {
     const CHUNK: usize = 64;
     Box::pin(stream::iter(items).chunks(CHUNK).map(move |items| Ok(answer(items))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_lose_their_middle() {
+        let short = status(&Error::invalid_argument("config.x: wrong"));
+        assert_eq!((short.code(), short.message()), (Grpc::InvalidArgument, "config.x: wrong"));
+        let long = status(&Error::invalid_argument(format!("config.x: {:?} is wrong", "\u{fc}".repeat(9000))));
+        assert!(long.message().len() < MESSAGE + 16, "{}", long.message().len());
+        assert!(long.message().starts_with("config.x: ") && long.message().ends_with(" is wrong"));
+    }
 }

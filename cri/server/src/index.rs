@@ -236,7 +236,7 @@ impl Pod {
 
 fn find<T>(map: &HashTrieMapSync<String, Arc<T>>, id: &str, what: &str) -> Result<Arc<T>> {
     if id.is_empty() {
-        return Err(Error::invalid_argument(format!("{what} id is empty")));
+        return Err(Error::invalid_argument(format!("{}_id: empty", what.replace(' ', "_"))));
     }
     if let Some(found) = map.get(id) {
         return Ok(found.clone());

@@ -228,6 +228,12 @@ async fn pods_security() {
     bad(|s| s.supplemental_groups_policy = 9, "supplemental_groups_policy: 9 means nothing").await;
     bad(|s| s.seccomp = profile(9), "seccomp.profile_type: 9 means nothing").await;
     bad(|s| s.seccomp = profile(2), "seccomp.localhost_ref: empty").await;
+    let level: fn(&mut LinuxSandboxSecurityContext) =
+        |s| s.selinux_options = Some(SeLinuxOption { level: "s0:x".into(), ..Default::default() });
+    bad(level, "selinux_options.level: \"s0:x\" is not a level such as s0:c1,c2").await;
+    let kind: fn(&mut LinuxSandboxSecurityContext) =
+        |s| s.selinux_options = Some(SeLinuxOption { r#type: "a:b".into(), ..Default::default() });
+    bad(kind, "selinux_options.type: \"a:b\" is not a part of a label").await;
 }
 
 #[tokio::test]
@@ -328,7 +334,7 @@ async fn what_is_not_there() {
     let exec = ExecSyncRequest { container_id: id(), cmd: vec!["true".into()], timeout: 1 };
     bench.check(rpc.exec_sync(Request::new(exec)).await, Code::NotFound, gone);
     let answer = rpc.exec_sync(Request::new(ExecSyncRequest::default())).await;
-    bench.check(answer, Code::InvalidArgument, "container id is empty");
+    bench.check(answer, Code::InvalidArgument, "container_id: empty");
     let limits = LinuxContainerResources { cpu_period: -1, ..Default::default() };
     let update = UpdateContainerResourcesRequest { container_id: id(), linux: Some(limits), ..Default::default() };
     let answer = rpc.update_container_resources(Request::new(update)).await;

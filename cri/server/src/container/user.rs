@@ -26,12 +26,15 @@ pub(super) fn look_up(
 ) -> Result<User> {
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let (uid, gid) = (security.run_as_user.map(|id| id.value), security.run_as_group.map(|id| id.value));
+    let named = !security.run_as_username.is_empty();
     let word = kevel_cri_spec::user_string(&security.run_as_username, uid, gid, &image.user)?;
     let view = kevel_mount::read_only(rootfs);
     let mut user = kevel_mount::with_temp_mount(temporary, &view, |root| -> Result<User> {
         with(root)?;
         let read = |path: &str| read(root, path);
-        resolve(&word, &read("etc/passwd")?, &read("etc/group")?)
+        let field = "config.linux.security_context.run_as_username";
+        let found = resolve(&word, &read("etc/passwd")?, &read("etc/group")?);
+        found.map_err(|error| if named { error.context(field) } else { error })
     })?;
     user.supplemental_groups = security.supplemental_groups;
     if security.supplemental_groups_policy == SupplementalGroupsPolicy::Strict as i32 {
