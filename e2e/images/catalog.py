@@ -144,6 +144,23 @@ def pause():
     return manifest([layer], {"Entrypoint": ["/pause"], "Cmd": None, "User": "65535:65535"})
 
 
+def artifact():
+    """No image, but files that were put into a registry like one; one of them does not say what it is called."""
+    result, empty = Image(MANIFEST["oci"], b""), b"{}"
+    for title, data in (("model.txt", b"weights\n"), ("deep/notes.txt", b"notes\n"), (None, b"anonymous\n")):
+        result.blobs[digest(data)] = data
+        result.layers.append({"mediaType": "application/vnd.example.model", "digest": digest(data), "size": len(data),
+                              **({"annotations": {"org.opencontainers.image.title": title}} if title else {})})
+    result.config_digest = digest(empty)
+    result.blobs[result.config_digest] = empty
+    result.document = _json({
+        "schemaVersion": 2, "mediaType": MANIFEST["oci"], "artifactType": "application/vnd.example.model",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": result.config_digest, "size": 2},
+        "layers": result.layers,
+    })
+    return result
+
+
 def foreign(architecture):
     """An image for another architecture: a marker instead of programs, so that choosing it is noticed."""
     return manifest([Layer().file("architecture", architecture)], architecture=architecture)
@@ -175,6 +192,7 @@ CATALOG = {
     "layers-docker-plain": lambda: layered(family="docker", compression="none"),
     "configured": configured,
     "pause": pause,
+    "artifact": artifact,
     "multi": lambda: index({"arm64": foreign("arm64"), "amd64": manifest([busybox()])}),
     "multi-docker": lambda: index({"arm64": manifest([Layer().file("architecture", "arm64")], family="docker",
                                                      architecture="arm64"),

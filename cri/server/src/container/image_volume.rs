@@ -14,6 +14,7 @@ use kevel_mount::UnmountFlags;
 use kevel_proto::runtime::v1 as cri;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::artifact;
 use crate::{
     config::Handler,
     files::{self, blocking},
@@ -62,6 +63,9 @@ pub(super) async fn mount(
 }
 
 async fn place(server: &Server, handler: &Handler, pod: &str, image: &Image, ids: Option<Ids>) -> Result<PathBuf> {
+    if let Some(files) = &image.artifact {
+        return artifact::place(server, pod, image, files).await;
+    }
     let digest = image.id.split_once(':').map_or(image.id.as_str(), |(_, hex)| hex);
     let mapped = ids.map(|ids| format!("-{}-{}", ids.users.outside, ids.groups.outside)).unwrap_or_default();
     let target = server.settings.files.image_volumes(pod).join(format!("{digest}{mapped}"));
@@ -129,6 +133,8 @@ async fn forget(snapshotter: &Snapshotter, server: &Server, target: &Path) -> Re
 impl Server {
     /// Removes every image volume of a pod whose containers have ended. Repeating it is no error.
     pub(crate) async fn forget_image_volumes(&self, pod: &SandboxRecord) -> Result<()> {
+        let artifacts = artifact::dir(self, &pod.id);
+        blocking(move || files::remove_dir(&artifacts)).await?;
         let dir = self.settings.files.image_volumes(&pod.id);
         let Some(targets) = listed(dir.clone()).await? else { return Ok(()) };
         let name = self.snapshotter_of(self.settings.handler(&pod.handler)?);

@@ -1,5 +1,6 @@
 //! Containers: a file for each RPC, and what they share.
 
+mod artifact;
 mod attach;
 pub(crate) mod cdi;
 mod create;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kevel_model::{Descriptor, Digest, Platform};
+use kevel_model::{Descriptor, Digest, Platform, media_type};
 use serde::Deserialize;
 
 /// An index of images.
@@ -18,6 +18,14 @@ pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     #[serde(default)]
     pub(crate) layers: Vec<Descriptor>,
+}
+
+impl Manifest {
+    /// Whether this is an image, and not some other artifact.
+    pub(crate) fn is_image(&self) -> bool {
+        media_type::is_config(&self.config.media_type)
+            && self.layers.iter().all(|layer| media_type::is_layer(&layer.media_type))
+    }
 }
 
 /// An image's config.

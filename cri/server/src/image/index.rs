@@ -10,10 +10,19 @@ use kevel_proto::runtime::v1 as cri;
 
 use super::config::ImageConfig;
 
+/// A blob of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArtifactFile {
+    /// The file that it wants to be; empty when it does not say.
+    pub(crate) title: String,
+    /// What it is.
+    pub(crate) digest: Digest,
+}
+
 /// An image.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
-    /// The digest of its config.
+    /// The digest of its config; of an artifact, whose config says nothing, that of its manifest.
     pub(crate) id: String,
     /// Its names in the image store, `id` among them.
     pub(crate) names: BTreeSet<String>,
@@ -25,6 +34,8 @@ pub(crate) struct Image {
     pub(crate) config: ImageConfig,
     /// Never to be collected.
     pub(crate) pinned: bool,
+    /// What is in it when it is no image but an artifact: a volume can be made of it, and no container.
+    pub(crate) artifact: Option<Arc<[ArtifactFile]>>,
 }
 
 impl Image {
@@ -159,7 +170,7 @@ mod tests {
     fn image(id: &str) -> Image {
         let id = format!("sha256:{}", id.repeat(64));
         let (names, config) = (BTreeSet::new(), ImageConfig::default());
-        Image { id, names, chain_id: String::new(), size: 1, config, pinned: false }
+        Image { id, names, chain_id: String::new(), size: 1, config, pinned: false, artifact: None }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod resolve;
 mod status;
 
 pub(crate) use config::ImageConfig;
-pub(crate) use index::Image;
+pub(crate) use index::{ArtifactFile, Image};
 
 use std::{
     collections::BTreeMap,

@@ -107,6 +107,10 @@ impl Images {
     /// Sees to it that the image's layers are in the snapshotter: they are when it was pulled for it, and need not be
     /// when another handler has another one.
     pub(crate) async fn unpacked(&self, image: &Image, snapshotter: &str) -> Result<()> {
+        if image.artifact.is_some() {
+            let message = format!("image {} is an artifact and has no root file system", image.name());
+            return Err(Error::failed_precondition(message));
+        }
         let missing = || Error::failed_precondition(format!("there is no snapshotter {snapshotter:?}"));
         let store = self.snapshotters.get(snapshotter).ok_or_else(missing)?;
         if image.chain_id.is_empty() {

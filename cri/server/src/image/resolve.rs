@@ -3,18 +3,20 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use kevel_contract::image::Image as Record;
+use kevel_contract::{content::Blob, image::Image as Record};
 use kevel_model::{Descriptor, Digest, Error, Filters, Platform, Result, media_type};
 use kevel_proto::{any, containerd::services::images::v1 as events};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Image, ImageIndex, Images, PINNED,
-    config::{ConfigDocument, IndexDocument, Manifest, chain_id},
+    ArtifactFile, Image, ImageIndex, Images, PINNED,
+    config::{ConfigDocument, ImageConfig, IndexDocument, Manifest, chain_id},
 };
 
 /// The largest document that is read; registries refuse manifests of 4 MiB.
 const DOCUMENT: u64 = 8 << 20;
+/// The annotation that says which file a blob of an artifact is.
+const TITLE: &str = "org.opencontainers.image.title";
 /// Indexes within indexes that are followed.
 const DEPTH: usize = 4;
 
@@ -97,16 +99,34 @@ impl Images {
     /// What a record's documents say.
     pub(super) async fn read(&self, record: &Record) -> Result<Image> {
         let (manifest_at, manifest) = self.manifest(&record.target).await?;
-        let config: ConfigDocument = self.document(&manifest.config.digest).await?;
         let layers: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
-        Ok(Image {
-            id: manifest.config.digest.to_string(),
+        let mut image = Image {
+            id: manifest_at.digest.to_string(),
             names: BTreeSet::new(),
-            chain_id: chain_id(&config.rootfs.diff_ids).map(|digest| digest.to_string()).unwrap_or_default(),
+            chain_id: String::new(),
             size: manifest_at.size + manifest.config.size + layers,
-            config: config.config.unwrap_or_default(),
+            config: ImageConfig::default(),
             pinned: record.labels.get(PINNED).is_some_and(|value| value == "pinned"),
-        })
+            artifact: None,
+        };
+        if manifest.is_image() {
+            let config: ConfigDocument = self.document(&manifest.config.digest).await?;
+            image.id = manifest.config.digest.to_string();
+            image.chain_id = chain_id(&config.rootfs.diff_ids).map(|digest| digest.to_string()).unwrap_or_default();
+            image.config = config.config.unwrap_or_default();
+        } else {
+            let file = |layer: &Descriptor| ArtifactFile {
+                title: layer.annotations.get(TITLE).cloned().unwrap_or_default(),
+                digest: layer.digest.clone(),
+            };
+            image.artifact = Some(manifest.layers.iter().map(file).collect());
+        }
+        Ok(image)
+    }
+
+    /// A blob of an image or artifact, to be read.
+    pub(crate) async fn blob(&self, digest: &Digest) -> Result<Box<dyn Blob>> {
+        self.content.open(&self.scope, digest).await
     }
 
     /// The manifest for this node, through indexes.
@@ -142,6 +162,9 @@ impl Images {
 
     async fn unsaid(&self, entry: &Descriptor) -> Option<u8> {
         let manifest: Manifest = self.document(&entry.digest).await.ok()?;
+        if !manifest.is_image() {
+            return Some(150); // for any node, after what is for this one
+        }
         let config: ConfigDocument = self.document(&manifest.config.digest).await.ok()?;
         config.platform.is_host().then_some(100)
     }
