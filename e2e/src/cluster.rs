@@ -31,7 +31,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts a cluster and waits until its node is ready.
-    pub fn start(options: ClusterOptions) -> anyhow::Result<Self> {
+    pub fn start(options: ClusterOptions<'_>) -> anyhow::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/cluster");
         let dir = tempfile::Builder::new().prefix("kevel-cluster-").tempdir()?;
         let mut cluster = Self { script, dir, images: Value::Null };

@@ -1,4 +1,4 @@
-//! Tasks on the real `containerd-shim-runc-v2` and runc, with a root file system of one static busybox.
+//! Tasks on the real `containerd-shim-runc-v2`, on our own shim, and runc, with a root file system of one static busybox.
 //!
 //! Needs root and, in `PATH`: `containerd-shim-runc-v2` (each one that is found is tested: version 3 of the task API
 //! came with containerd 2), `runc`, and a static `busybox`.
@@ -19,9 +19,10 @@ use kevel_runtime::{Role, Timeouts};
 use serde_json::{Value, json};
 
 const RUNC: &str = "io.containerd.runc.v2";
+const OURS: &str = "io.containerd.kevel.v1";
 
-/// Directories with a shim, once per different binary.
-fn shim_dirs() -> Vec<PathBuf> {
+/// Directories with a shim, and the runtime that it is for: containerd's, once per different binary, and our own.
+fn shims() -> Vec<(PathBuf, &'static str)> {
     let mut dirs: Vec<(u64, PathBuf)> = Vec::new();
     for path in in_path("containerd-shim-runc-v2") {
         let size = path.metadata().unwrap().len();
@@ -30,7 +31,10 @@ fn shim_dirs() -> Vec<PathBuf> {
         }
     }
     assert!(!dirs.is_empty(), "containerd-shim-runc-v2 is not in PATH; install containerd");
-    dirs.into_iter().map(|(_, dir)| dir).collect()
+    let test = std::env::current_exe().unwrap();
+    let own = test.parent().unwrap().parent().unwrap().to_owned();
+    assert!(own.join("containerd-shim-kevel-v1").exists(), "our shim is not built; cargo build --workspace --bins");
+    dirs.into_iter().map(|(_, dir)| (dir, RUNC)).chain([(own, OURS)]).collect()
 }
 
 /// A root file system with busybox as every program that the tests run.
@@ -81,13 +85,13 @@ fn kill(id: &str, exec_id: &str, signal: u32) -> Kill {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_lives_and_dies() {
-    for (n, dir) in shim_dirs().into_iter().enumerate() {
+    for (n, (dir, runtime)) in shims().into_iter().enumerate() {
         eprintln!("with {dir:?}");
         let base = tempfile::tempdir().unwrap();
         let (id, root) = (id("life", n), rootfs(base.path()));
         let node = Node::start(base.path(), &[dir], Timeouts::default()).await;
         let (tasks, scope) = (&node.tasks, &node.scope);
-        node.record(&id, RUNC, "", spec(&id, "trap 'exit 7' TERM; while :; do sleep 0.1; done", json!({}))).await;
+        node.record(&id, runtime, "", spec(&id, "trap 'exit 7' TERM; while :; do sleep 0.1; done", json!({}))).await;
 
         let pid = tasks.create(scope, create(&id, Some(&root))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
         assert!(Path::new(&format!("/proc/{pid}")).exists());
@@ -140,14 +144,14 @@ async fn a_task_lives_and_dies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_outlive_the_daemon() {
-    for (n, dir) in shim_dirs().into_iter().enumerate() {
+    for (n, (dir, runtime)) in shims().into_iter().enumerate() {
         let base = tempfile::tempdir().unwrap();
         let (running, ended, root) = (id("stay", n), id("went", n), rootfs(base.path()));
         let records = Records::default();
         let node =
             Node::start_with(base.path(), std::slice::from_ref(&dir), Timeouts::default(), records.clone()).await;
         for (id, script) in [(&running, "while :; do sleep 0.1; done"), (&ended, "exit 5")] {
-            node.record(id, RUNC, "", spec(id, script, json!({}))).await;
+            node.record(id, runtime, "", spec(id, script, json!({}))).await;
             node.tasks.create(&node.scope, create(id, Some(&root))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
             node.tasks.start(&node.scope, id, "").await.unwrap();
         }
@@ -173,12 +177,12 @@ async fn tasks_outlive_the_daemon() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shim_that_is_killed_leaves_nothing() {
-    for (n, dir) in shim_dirs().into_iter().enumerate() {
+    for (n, (dir, runtime)) in shims().into_iter().enumerate() {
         let base = tempfile::tempdir().unwrap();
         let (id, root) = (id("kill", n), rootfs(base.path()));
         let node = Node::start(base.path(), &[dir], Timeouts::default()).await;
         let (tasks, scope) = (&node.tasks, &node.scope);
-        node.record(&id, RUNC, "", spec(&id, "while :; do sleep 0.1; done", json!({}))).await;
+        node.record(&id, runtime, "", spec(&id, "while :; do sleep 0.1; done", json!({}))).await;
         tasks.create(scope, create(&id, Some(&root))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
         tasks.start(scope, &id, "").await.unwrap();
         // A shim that is killed sends no more of what it has answered.
@@ -204,15 +208,15 @@ async fn a_shim_that_is_killed_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_containers_of_a_sandbox_share_a_shim() {
-    for (n, dir) in shim_dirs().into_iter().enumerate() {
+    for (n, (dir, runtime)) in shims().into_iter().enumerate() {
         let base = tempfile::tempdir().unwrap();
         let (pod, one, root) = (id("pod", n), id("one", n), rootfs(base.path()));
         let node = Node::start(base.path(), &[dir], Timeouts::default()).await;
         let (tasks, scope) = (&node.tasks, &node.scope);
         let script = "while :; do sleep 0.1; done";
         let group = json!({ "io.kubernetes.cri.sandbox-id": pod });
-        node.record(&pod, RUNC, "", spec(&pod, script, group.clone())).await;
-        node.record(&one, RUNC, &pod, spec(&one, script, group)).await;
+        node.record(&pod, runtime, "", spec(&pod, script, group.clone())).await;
+        node.record(&one, runtime, &pod, spec(&one, script, group)).await;
         for id in [&pod, &one] {
             tasks.create(scope, create(id, Some(&root))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
             tasks.start(scope, id, "").await.unwrap();
@@ -233,13 +237,13 @@ async fn the_containers_of_a_sandbox_share_a_shim() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_that_cannot_be_created_leaves_nothing() {
-    for (n, dir) in shim_dirs().into_iter().enumerate() {
+    for (n, (dir, runtime)) in shims().into_iter().enumerate() {
         let base = tempfile::tempdir().unwrap();
         let (id, root) = (id("fail", n), rootfs(base.path()));
         let node = Node::start(base.path(), &[dir], Timeouts::default()).await;
         let mut spec = spec(&id, "true", json!({}));
         spec["process"]["args"] = json!(["/bin/nothing-of-that-name"]);
-        node.record(&id, RUNC, "", spec).await;
+        node.record(&id, runtime, "", spec).await;
         let error = node.tasks.create(&node.scope, create(&id, Some(&root))).await.unwrap_err();
         assert!(error.chain().contains("nothing-of-that-name"), "{}", error.chain());
         node.assert_clean();
@@ -251,11 +255,11 @@ async fn a_container_that_cannot_be_created_leaves_nothing() {
 async fn runtimes_tell_what_they_can() {
     let base = tempfile::tempdir().unwrap();
     let mut told = 0;
-    for dir in shim_dirs() {
+    for (dir, runtime) in shims() {
         let node = Node::start(base.path(), std::slice::from_ref(&dir), Timeouts::default()).await;
-        match node.shims.runtime_info(RUNC, None).await {
+        match node.shims.runtime_info(runtime, None).await {
             Ok(info) => {
-                assert_eq!(info.name, RUNC);
+                assert_eq!(info.name, runtime);
                 assert!(info.version.len() > 1);
                 told += 1;
             }

@@ -36,6 +36,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-service", &["kevel-client", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-client", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
     ("kevel-shim", &["kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
+    (
+        "kevel-shim-kevel",
+        &["kevel-cgroup", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto", "kevel-shim", "kevel-ttrpc"],
+    ),
     ("kevel-cri-cdi", &["kevel-model"]),
     ("kevel-cri-spec", &["kevel-model"]),
     ("kevel-cri-network", &[]),
@@ -80,6 +84,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
             "core/metadata/",
             "core/monitor/",
             "core/shim/",
+            "core/shim-kevel/",
             "cri/server/",
             "cri/nri/",
             "e2e/",

@@ -329,7 +329,7 @@ impl task::Backend for Fake {
     async fn pids(&self, _: &Scope, _: &str) -> Result<Vec<task::Pid>> {
         Ok(Vec::new())
     }
-    async fn checkpoint(&self, _: &Scope, _: kevel_contract::task::Checkpoint) -> Result<Vec<kevel_model::Descriptor>> {
+    async fn checkpoint(&self, _: &Scope, _: task::Checkpoint) -> Result<Vec<kevel_model::Descriptor>> {
         self.refuse()
     }
     async fn update(&self, _: &Scope, _: task::Update) -> Result<()> {
