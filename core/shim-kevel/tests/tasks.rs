@@ -140,7 +140,7 @@ async fn execs_are_told_apart_and_end_before_their_container() {
     shim.create(shim.create_request()).await.unwrap();
     shim.start_task("").await.unwrap();
     let add = |id: &'static str| {
-        let request = shim.exec_request(id, &script_of(LOOP));
+        let request = shim.exec_request(id, &script_of(&format!("trap 'exit 7' TERM; : >/bin/at-{id}; {LOOP}")));
         let shim = &shim;
         async move { shim.call::<_, ()>(task::method::EXEC, &request).await }
     };
@@ -156,6 +156,7 @@ async fn execs_are_told_apart_and_end_before_their_container() {
     add("e3").await.unwrap(); // never started
     assert_eq!(shim.kill("e3", 9).await.unwrap_err().code(), Code::FailedPrecondition);
     shim.delete("e3").await.unwrap();
+    until("the trap to be set", || shim.dir().join("img/bin/at-e1").exists()).await;
     shim.kill("e1", 15).await.unwrap();
     assert_eq!(shim.wait("e1").await.exit_status, 7);
     assert_eq!(shim.kill("e1", 9).await.unwrap_err().code(), Code::NotFound);
