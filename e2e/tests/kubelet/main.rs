@@ -6,6 +6,7 @@
 
 mod app;
 mod chart;
+mod eviction;
 mod logs;
 mod pods;
 mod reboot;

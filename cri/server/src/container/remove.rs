@@ -28,7 +28,9 @@ impl Server {
             let handler = server.index.pod(&container.record.sandbox_id).map(|pod| pod.record.handler.clone());
             let runtime = server.runtime_of(&handler.unwrap_or_default());
             let timer = server.counters.container_remove.with_label_values(&[runtime]);
-            timed(&timer, server.erase_container(&id)).await.map(|()| String::new())
+            timed(&timer, server.erase_container(&id)).await?;
+            server.images.make_room().await;
+            Ok(String::new())
         };
         self.operations.run(key, Vec::new(), work).await.map(drop)
     }

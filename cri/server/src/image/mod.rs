@@ -8,6 +8,7 @@ mod progress;
 mod pull;
 mod remove;
 mod resolve;
+mod room;
 mod status;
 
 pub(crate) use config::ImageConfig;
@@ -22,8 +23,8 @@ use std::{
 };
 
 use kevel_contract::{
-    Scope, content::ContentStore, event::EventExchange, image::ImageStore, metric::MetricRegistry,
-    snapshot::Snapshotter, transfer::Transfer,
+    Scope, content::ContentStore, event::EventExchange, image::ImageStore, metadata::GarbageCollector,
+    metric::MetricRegistry, snapshot::Snapshotter, transfer::Transfer,
 };
 use kevel_model::{Namespace, Result};
 
@@ -48,6 +49,8 @@ pub struct ImageParts {
     pub content: ContentStore,
     /// Snapshotters, namespaced, by name.
     pub snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    /// Who frees what was removed.
+    pub garbage: GarbageCollector,
     /// Who pulls.
     pub transfer: Transfer,
     /// Events of the core.
@@ -65,6 +68,7 @@ pub struct Images {
     images: ImageStore,
     content: ContentStore,
     snapshotters: Arc<BTreeMap<String, Snapshotter>>,
+    garbage: GarbageCollector,
     transfer: Transfer,
     events: EventExchange,
     pub(crate) config: ImagesConfig,
@@ -92,6 +96,7 @@ impl Images {
             images: parts.images,
             content: parts.content,
             snapshotters: parts.snapshotters,
+            garbage: parts.garbage,
             transfer: parts.transfer,
             events: parts.events,
             config: parts.config,

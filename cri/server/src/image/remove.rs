@@ -20,7 +20,9 @@ impl Images {
         let removed = futures::future::join_all(first.into_iter().map(|name| self.remove_name(name, false))).await;
         removed.into_iter().collect::<Result<Vec<()>>>()?;
         // Whoever waits for the last name sees nothing of the image any more, in no list and no sum.
-        self.remove_name(last, true).await
+        self.remove_name(last, true).await?;
+        self.make_room().await;
+        Ok(())
     }
 
     async fn remove_name(&self, name: &str, sync: bool) -> Result<()> {

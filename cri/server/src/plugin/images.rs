@@ -49,6 +49,7 @@ impl Plugin for ImagesPlugin {
             images: deps.metadata.images.clone(),
             content: deps.metadata.content.clone(),
             snapshotters: deps.metadata.snapshotters.clone(),
+            garbage: deps.metadata.garbage.clone(),
             transfer: deps.transfer.0,
             events: deps.events.0,
             metrics: deps.metrics.0,

@@ -13,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use kevel_contract::{
-    Scope, call::Target, container, content, event, image, introspection, metric, sandbox, snapshot, task, transfer,
+    Scope, call::Target, container, content, event, image, introspection, metadata, metric, sandbox, snapshot, task,
+    transfer,
 };
 use kevel_cri_nri::{Nri, NriConfig};
 use kevel_cri_server::{ImageParts, Images, Parts, Server, Settings, config};
@@ -53,6 +54,7 @@ pub(crate) async fn server(fake: &Fake, dir: &Path) -> Arc<Server> {
         images: image::ImageStore::new(target(), fake.clone()),
         content: content::ContentStore::new(target(), fake.clone()),
         snapshotters: snapshotters.clone(),
+        garbage: metadata::GarbageCollector::new(target(), fake.clone()),
         transfer: transfer::Transfer::new(target(), fake.clone()),
         events: events.clone(),
         metrics: metrics.clone(),
@@ -263,6 +265,16 @@ impl content::Backend for Fake {
     }
     async fn abort(&self, _: &Scope, _: &str) -> Result<()> {
         self.refuse()
+    }
+}
+
+#[async_trait]
+impl metadata::Collect for Fake {
+    async fn collect(&self) -> Result<metadata::Collected> {
+        Ok(metadata::Collected::default())
+    }
+    async fn forget(&self) -> Result<metadata::Collected> {
+        Ok(metadata::Collected::default())
     }
 }
 
