@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use kevel_e2e::{Background, Node, NodeOptions, Pods, Registry, find, run};
+use kevel_e2e::{Background, Node, NodeOptions, Pods, Registry, eventually, find, run};
 use kevel_proto::{
     containerd::services::sandbox::v1::{ControllerStatusRequest, controller_client::ControllerClient},
     runtime::v1 as cri,
@@ -26,12 +26,20 @@ fn options(registry: &Registry, config: String) -> NodeOptions {
     }
 }
 
-/// gVisor's runtime as the tests use it. Debian's takes every network namespace of a newer kernel for the host's, and refuses it.
+/// Debian's gVisor as a runtime behind runc's shim. It takes every network namespace of a newer kernel for the host's, and refuses
+/// it. To a container that goes into another's sandbox it gives the sandbox's process and the streams of its `start`, which
+/// only gVisor's own shim expects; without the annotation that says so, each container has a sandbox of its own.
+const RUNSC: &str = r#"#!/bin/sh
+for argument; do
+  [ "$before" = --bundle ] && sed -i 's/"io.kubernetes.cri.container-type":/"kevel.test.container-type":/' "$argument/config.json"
+  before=$argument
+done
+exec /usr/bin/runsc --platform=ptrace --network=none "$@"
+"#;
+
 fn runsc(folder: &Path) -> String {
     let script = folder.join("runsc");
-    let text =
-        format!("#!/bin/sh\nexec {} --platform=ptrace --network=none \"$@\"\n", find("runsc").unwrap().display());
-    fs::write(&script, text).unwrap();
+    fs::write(&script, RUNSC).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script.display().to_string()
 }
@@ -90,8 +98,7 @@ async fn foreign_shims_run_pods() {
         assert_eq!(failed.code, 7, "{runtime}: {failed:?}");
     }
 
-    // gVisor has a kernel of its own. Behind runc's shim it can have a sandbox, but no container beside the first one in it:
-    // it hands that the pipes of its own command, whose end the shim waits for. gVisor's own shim knows better.
+    // gVisor has a kernel of its own.
     let (group, id) = (format!("/{}", node.mark()), format!("gvisor-{}", node.mark()));
     let run = ["run", "--rm", "--runc-binary", &runsc, "--cgroup", &group, reference, &id, "dmesg"];
     let said = node.ctr(&run).unwrap();
@@ -101,8 +108,52 @@ async fn foreign_shims_run_pods() {
     let status = pods.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
     assert_eq!(status.status.unwrap_or_default().state(), cri::PodSandboxState::SandboxReady);
     assert!(run_in_sandbox(&status.info), "{:?}", status.info);
+    let container = pods.start((&pod, "gvisor"), "one", "exec sleep 1000").await.unwrap();
+    assert!(pods.exec(&container, "dmesg").await.unwrap().contains("gVisor"));
+    pods.stop(&container).await.unwrap();
+    assert_eq!(pods.status(&container).await.unwrap().exit_code, 137);
+    let failed = pods.start((&pod, "gvisor"), "two", "exit 7").await.unwrap();
+    let ended = cri::ContainerState::ContainerExited;
+    eventually("a container to end", async || pods.status(&failed).await.unwrap().state() == ended).await;
+    assert_eq!(pods.status(&failed).await.unwrap().exit_code, 7);
     pods.remove(&pod).await.unwrap();
     node.remove_parent_cgroup();
+    node.assert_no_leaks().unwrap();
+}
+
+/// gVisor's own shim, where there is one: it keeps all containers of a pod in one sandbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn gvisors_own_shim_runs_pods() {
+    let Ok(shim) = find("containerd-shim-runsc-v1") else {
+        eprintln!("skipped: containerd-shim-runsc-v1 is not on PATH; it and its runsc come with gVisor");
+        return;
+    };
+    let registry = Registry::start(&["busybox", "pause"]).unwrap();
+    let dir = Node::directory().unwrap();
+    let config = dir.path().join("runsc.toml");
+    fs::write(&config, format!("binary_name = {:?}\n", shim.with_file_name("runsc"))).unwrap();
+    let more = format!("options = {{ TypeUrl = \"io.containerd.runsc.v1.options\", ConfigPath = {config:?} }}");
+    let handlers = handler("gvisor", "io.containerd.runsc.v1", &more);
+    let node = Node::start_in(dir, &options(&registry, handlers)).unwrap();
+    let mut pods = Pods::of(&node, registry.reference("busybox")).await.unwrap();
+    pods.pull("").await.unwrap();
+    let pod = pods.run("own", "gvisor").await.unwrap();
+    let serve = "mkdir /w; echo page > /w/x; exec httpd -f -p 8080 -h /w";
+    pods.start((&pod, "own"), "web", serve).await.unwrap();
+    let other = pods.start((&pod, "own"), "other", "exec sleep 1000").await.unwrap();
+    let fetch = "until wget -q -O - http://127.0.0.1:8080/x; do sleep 0.1; done";
+    assert_eq!(pods.exec(&other, fetch).await.unwrap(), "page\n");
+    assert_eq!(pods.exec(&other, "hostname").await.unwrap(), "own\n");
+    assert!(pods.exec(&other, "dmesg").await.unwrap().contains("gVisor"));
+    // As kubelet does: its runsc may say once that a container which has ended has not.
+    let clients = pods.runtime.clone();
+    eventually("the pod to be gone", async || remove(clients.clone(), &pod).await.is_ok()).await;
+    // Its processes leave their cgroups a little later.
+    eventually("nothing to be left", async || {
+        node.remove_parent_cgroup();
+        node.leaks().is_empty()
+    })
+    .await;
     node.assert_no_leaks().unwrap();
 }
 
@@ -155,6 +206,12 @@ async fn sandboxes_are_made_by_shims_and_by_proxies() {
     assert!(sandboxer.runs(), "{}", sandboxer.log());
     node.remove_parent_cgroup();
     node.assert_no_leaks_but(&["sandboxer -path"]).unwrap();
+}
+
+/// Stops and removes a pod.
+async fn remove(mut runtime: kevel_e2e::Runtime, pod: &str) -> Result<(), tonic::Status> {
+    runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.to_owned() }).await?;
+    runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod.to_owned() }).await.map(drop)
 }
 
 fn unhex(text: &str) -> Vec<u8> {
