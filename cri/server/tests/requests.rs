@@ -284,7 +284,7 @@ async fn containers() {
     let message = "config.mounts[0].uidMappings: more than one mapping";
     bench.bad_container(container(|c| c.mounts = vec![two]), message).await;
     let thing = |name: &str| vec![CdiDevice { name: name.into() }];
-    let message = "CDI device \"gpu\": not vendor/class=device";
+    let message = "config.CDI_devices[0].name: CDI device \"gpu\": not vendor/class=device";
     bench.bad_container(container(|c| c.cdi_devices = thing("gpu")), message).await;
     let named = container(|c| drop(c.annotations.insert("cdi.k8s.io/a".into(), "v/c=".into())));
     let message = "CDI device \"v/c=\": the device is not made of letters, digits, _ - . and :";

@@ -1,14 +1,21 @@
 //! CDI devices of a container, put into its spec. What specs of devices say is `kevel-cri-cdi`'s.
 
+use std::collections::BTreeMap;
+
 use kevel_cri_cdi::{Device, Registry};
 use kevel_cri_spec::Spec;
-use kevel_model::Result;
+use kevel_model::{Error, Result};
 use kevel_proto::runtime::v1::ContainerConfig;
 
 use crate::{files::blocking, server::Server};
 
 /// The CDI devices that a request asks for, by its field or by annotations.
 pub(super) fn requested(config: &ContainerConfig) -> Result<Vec<Device>> {
+    for (index, device) in config.cdi_devices.iter().enumerate() {
+        // Each alone first, so that a wrong one is named by its field.
+        let alone = kevel_cri_cdi::requested([device.name.as_str()], &BTreeMap::new());
+        alone.map_err(|error| Error::from(error).context(format!("config.CDI_devices[{index}].name")))?;
+    }
     let names = config.cdi_devices.iter().map(|device| device.name.as_str());
     Ok(kevel_cri_cdi::requested(names, &config.annotations)?)
 }
