@@ -25,7 +25,7 @@ const LOOP: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
 async fn streams_go_through_fifos_both_ways() {
     let shim = Shim::start("fifo").await;
     shim.spec(&script_of("read a; read b; echo out $a$b; echo err >&2; cat >/dev/null; echo end"), json!({}));
-    let (stdin, stdout, stderr) = (shim.fifo("in"), shim.fifo("out"), shim.fifo("err"));
+    let (stdin, stdout, stderr) = (shim.fifo("in"), shim.output("out"), shim.output("err"));
     let create = task::CreateTaskRequest {
         stdin: stdin.clone(),
         stdout: stdout.clone(),
@@ -96,7 +96,7 @@ async fn terminals_of_the_first_process_and_of_execs() {
     let mut process = script_of("read x; stty size; echo got $x; exit 4");
     process["terminal"] = true.into();
     shim.spec(&process, json!({}));
-    let (stdin, stdout) = (shim.fifo("in"), shim.fifo("out"));
+    let (stdin, stdout) = (shim.fifo("in"), shim.output("out"));
     let create = task::CreateTaskRequest {
         terminal: true,
         stdin: stdin.clone(),
@@ -109,7 +109,7 @@ async fn terminals_of_the_first_process_and_of_execs() {
     shim.call::<_, ()>(task::method::RESIZE_PTY, &size("")).await.unwrap();
     shim.start_task("").await.unwrap();
 
-    let (exec_in, exec_out) = (shim.fifo("exec-in"), shim.fifo("exec-out"));
+    let (exec_in, exec_out) = (shim.fifo("exec-in"), shim.output("exec-out"));
     let exec = task::ExecProcessRequest {
         terminal: true,
         stdin: exec_in.clone(),
@@ -267,7 +267,7 @@ async fn other_runtimes_by_name() {
     let root = shim.dir().join("state").display().to_string();
     let binary_name = wrapper.display().to_string();
     let options = Some(any::pack(&Options { binary_name, root: root.clone(), ..Options::default() }));
-    let stdout = shim.fifo("out");
+    let stdout = shim.output("out");
     let create = task::CreateTaskRequest { options, stdout: stdout.clone(), ..shim.create_request() };
     shim.create(create).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(Path::new(&root).join("ns").exists());

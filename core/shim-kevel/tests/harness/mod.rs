@@ -118,6 +118,14 @@ impl Shim {
         path.display().to_string()
     }
 
+    /// A FIFO for output, open for reading from the beginning, as daemons have it.
+    pub(crate) fn output(&self, name: &str) -> String {
+        let path = self.fifo(name);
+        let reader = nonblocking().read(true).open(&path).unwrap();
+        self.readers.borrow_mut().insert(path.clone(), reader);
+        path
+    }
+
     /// What the container is made from, without streams.
     pub(crate) fn create_request(&self) -> task::CreateTaskRequest {
         let source = self.dir.path().join("img").display().to_string();
@@ -184,9 +192,7 @@ impl Shim {
     /// Reads a FIFO until a text has come, and answers everything; the FIFO stays open for the next time.
     pub(crate) async fn read_until(&self, fifo: &str, text: &str) -> String {
         let mut said = String::new();
-        let open = || nonblocking().read(true).open(fifo).unwrap();
-        let kept = self.readers.borrow_mut().remove(fifo);
-        let mut reader = kept.unwrap_or_else(open);
+        let mut reader = self.readers.borrow_mut().remove(fifo).unwrap();
         until(&format!("{text:?} in {fifo}"), || {
             let mut buffer = [0; 1024];
             if let Ok(count) = reader.read(&mut buffer) {
