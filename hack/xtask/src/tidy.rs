@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-database", &["kevel-model"]),
     ("kevel-mount", &["kevel-model"]),
     ("kevel-cgroup", &["kevel-mount"]),
+    ("kevel-engine", &[]),
     ("kevel-event", &["kevel-contract", "kevel-model", "kevel-plugin"]),
     ("kevel-content", &["kevel-contract", "kevel-model", "kevel-plugin"]),
     ("kevel-snapshot", &["kevel-contract", "kevel-database", "kevel-model", "kevel-mount", "kevel-plugin"]),
