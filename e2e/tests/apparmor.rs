@@ -13,7 +13,7 @@ const OWN: &str = "kevel-test-own";
 /// Prints the profile of the process that runs it.
 const WHICH: &str = "cat /proc/self/attr/current";
 /// What only a profile can forbid a container that has the capability.
-const MOUNT: &str = "mount -t tmpfs none /mnt";
+const MOUNT: &str = "mkdir -p /mnt && mount -t tmpfs none /mnt";
 
 fn is_on() -> bool {
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
