@@ -30,7 +30,7 @@ pub(super) enum Images {
     /// In a directory of the caller's.
     Folder(String),
     /// In the content store.
-    Content(Descriptor),
+    Content(Box<Descriptor>),
 }
 
 /// Where the request says that images are. Nothing has been made yet, so what is wrong with it is said here.
@@ -48,7 +48,7 @@ pub(super) async fn images(tasks: &TaskManager, scope: &Scope, create: &Create) 
         let message = format!("checkpoint: {} has {} bytes, not {}", info.digest, info.size, checkpoint.size);
         return Err(Error::failed_precondition(message));
     }
-    Ok(Images::Content(checkpoint.clone()))
+    Ok(Images::Content(Box::new(checkpoint.clone())))
 }
 
 impl Images {
@@ -57,7 +57,7 @@ impl Images {
         let images = match self {
             Self::None => return Ok(None),
             Self::Folder(path) => return Ok(Some(path)),
-            Self::Content(images) => images,
+            Self::Content(images) => *images,
         };
         let path = place(bundle);
         let (made, checked) = (path.clone(), path.clone());
