@@ -18,6 +18,7 @@ pub mod lease;
 pub mod metadata;
 pub mod metric;
 pub mod namespace;
+pub mod runtime;
 pub mod sandbox;
 mod scope;
 pub mod snapshot;

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, env, os::unix::fs::DirBuilderExt as _, path::Pa
 
 use anyhow::{Context as _, bail};
 use kevel_plugin::{Graph, PluginStatus, Registry, Settings};
-use kevel_service::introspection::Facts;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -175,8 +174,8 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// Every plugin: the builtin ones and the configuration's proxies.
-fn registry(config: &Config, facts: &Facts) -> anyhow::Result<Registry> {
-    let mut registry = builtins::registry(facts);
+fn registry(config: &Config) -> anyhow::Result<Registry> {
+    let mut registry = builtins::registry();
     for registration in kevel_client::proxy::registrations(&config.proxy_plugins)? {
         registry.push(registration);
     }
@@ -185,18 +184,16 @@ fn registry(config: &Config, facts: &Facts) -> anyhow::Result<Registry> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting keveld");
-    let facts = Facts::default();
-    let registry = registry(&config, &facts)?;
-    let settings = settings(&config);
     // A wrong value refuses to start before anything is touched; unknown keys are logged as each plugin starts.
-    registry.check(&settings.plugins)?;
-    warn_of_strangers(&registry, &settings);
+    let checked = registry(&config)?.check(settings(&config))?;
+    for uri in checked.strangers() {
+        tracing::warn!(plugin = uri, "configuration of a plugin that is not here");
+    }
     directories(&config)?;
     cgroup::join(&config.cgroup.path)?;
     oom::adjust(config.oom_score);
     let mut signals = Signals::new()?;
-    let graph = registry.start(settings).await?;
-    builtins::introduce(&graph, &facts);
+    let graph = checked.start().await?;
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
     let started = start_servers(&graph, &stop, &tracker).await;
@@ -217,15 +214,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     graph.stop().await;
     Ok(())
-}
-
-/// Tables for plugins that nobody knows are worth a warning, not a refusal.
-fn warn_of_strangers(registry: &Registry, settings: &Settings) {
-    for uri in settings.plugins.keys() {
-        if !registry.registrations().iter().any(|known| known.uri() == *uri) {
-            tracing::warn!(plugin = uri, "configuration of a plugin that is not here");
-        }
-    }
 }
 
 async fn start_servers(graph: &Graph, stop: &CancellationToken, tracker: &TaskTracker) -> anyhow::Result<()> {

@@ -1,16 +1,12 @@
 //! Every builtin plugin of the daemon, a line each: the whole node on one page. The order of the lines breaks ties in the
 //! order of their start.
 
-use std::sync::Arc;
-
-use kevel_plugin::{Graph, Registry};
-use kevel_runtime::plugin::Shims;
-use kevel_service::introspection::Facts;
+use kevel_plugin::Registry;
 
 use crate::{metrics, server};
 
-/// The builtin plugins. The facts are what introspection tells; [`introduce`] fills them in.
-pub(crate) fn registry(facts: &Facts) -> Registry {
+/// The builtin plugins.
+pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
     registry
         // Where everybody's metrics are.
@@ -34,22 +30,9 @@ pub(crate) fn registry(facts: &Facts) -> Registry {
         .add::<kevel_runtime::plugin::Controller>()
         .add::<kevel_monitor::Plugin>();
     // What serves clients: the core services, each with its plugin in kevel-service, then CRI.
-    kevel_service::register(&mut registry, facts);
+    kevel_service::register(&mut registry);
     kevel_cri_server::plugin::register(&mut registry);
     // Where clients reach it.
     registry.add::<server::Metrics>().add::<server::Ttrpc>().add::<server::Grpc>();
     registry
-}
-
-/// Tells introspection what became of every plugin, and how to ask a shim what it is.
-pub(crate) fn introduce(graph: &Graph, facts: &Facts) {
-    facts.set_reports(graph.reports().to_vec());
-    if let Some((_, shims)) = graph.all::<Shims>().pop_first() {
-        let all = shims.clone();
-        facts.set_shim_health(Arc::new(move || all.health()));
-        facts.set_runtime_probe(Arc::new(move |runtime, options| {
-            let shims = shims.clone();
-            Box::pin(async move { shims.runtime_info(&runtime, options.as_ref()).await.map_err(Into::into) })
-        }));
-    }
 }

@@ -3,7 +3,6 @@
 use std::{fs, io::Write as _};
 
 use anyhow::Context as _;
-use kevel_service::introspection::Facts;
 
 use crate::{
     boot, builtins,
@@ -14,10 +13,10 @@ use crate::{
 /// Prints the configuration that was asked for.
 pub(crate) fn run(cli: &Cli, command: ConfigCommand) -> anyhow::Result<()> {
     let document = match command {
-        ConfigCommand::Default => config::default_document(&Config::default(), &builtins::registry(&Facts::default()))?,
+        ConfigCommand::Default => config::default_document(&Config::default(), &builtins::registry())?,
         ConfigCommand::Dump => {
             let loaded = boot::configuration(cli)?;
-            config::default_document(&loaded.config, &builtins::registry(&Facts::default()))?
+            config::default_document(&loaded.config, &builtins::registry())?
         }
         ConfigCommand::Migrate => {
             let text = fs::read_to_string(&cli.config).with_context(|| format!("reading {}", cli.config.display()))?;

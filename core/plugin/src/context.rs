@@ -8,6 +8,8 @@ use std::{
 
 use futures::future::BoxFuture;
 
+use crate::Reports;
+
 /// What a plugin declares of itself while it starts; shown by introspection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declared {
@@ -30,6 +32,8 @@ pub struct InitContext {
     pub root: PathBuf,
     /// Its own directory for state that a reboot may lose; not made yet.
     pub state: PathBuf,
+    /// What became of the plugins of its graph; those that start later follow.
+    pub reports: Reports,
     properties: Arc<BTreeMap<String, String>>,
     pub(crate) told: Arc<Mutex<Told>>,
 }
@@ -43,7 +47,17 @@ pub(crate) struct Told {
 impl InitContext {
     /// A context for a plugin that is started outside a graph, as tests do.
     pub fn new(uri: impl Into<String>, root: PathBuf, state: PathBuf, properties: BTreeMap<String, String>) -> Self {
-        Self { uri: uri.into(), root, state, properties: Arc::new(properties), told: Arc::default() }
+        Self::in_graph(uri.into(), root, state, Arc::new(properties), Reports::default())
+    }
+
+    pub(crate) fn in_graph(
+        uri: String,
+        root: PathBuf,
+        state: PathBuf,
+        properties: Arc<BTreeMap<String, String>>,
+        reports: Reports,
+    ) -> Self {
+        Self { uri, root, state, reports, properties, told: Arc::default() }
     }
 
     /// A fact that the daemon gives to every plugin.

@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Kind, PluginStatus, Report, context::Closer, registry::Erased};
+use crate::{Kind, PluginStatus, Report, Reports, context::Closer, registry::Erased};
 
 /// The plugins that started, their handles by kind, and a report on every one that was tried.
 #[derive(Default)]
 pub struct Graph {
     handles: HashMap<TypeId, BTreeMap<String, Erased>>,
     kinds: HashMap<TypeId, Vec<Arc<Report>>>,
-    reports: Vec<Arc<Report>>,
+    reports: Reports,
     closers: Vec<(String, Vec<Closer>)>,
 }
 
@@ -26,8 +26,13 @@ impl Graph {
     }
 
     /// A report on every plugin, in the order of their start.
-    pub fn reports(&self) -> &[Arc<Report>] {
-        &self.reports
+    pub fn reports(&self) -> Vec<Arc<Report>> {
+        self.reports.all()
+    }
+
+    /// The list that plugins share.
+    pub(crate) fn shared_reports(&self) -> Reports {
+        self.reports.clone()
     }
 
     /// Why the plugins of a kind skipped, if all that there are did.

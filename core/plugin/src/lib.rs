@@ -39,6 +39,7 @@
 //! # });
 //! ```
 
+mod checked;
 mod config;
 mod context;
 mod deps;
@@ -49,13 +50,14 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+pub use checked::Checked;
 pub use config::Settings;
 pub use context::{Declared, InitContext};
 pub use deps::{All, Dep, Deps, Maybe, One, Requirement};
 pub use error::{GraphError, InitError};
 pub use graph::Graph;
 pub use registry::{Registration, Registry};
-pub use report::{PluginStatus, Report};
+pub use report::{PluginStatus, Report, Reports};
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -1,20 +1,17 @@
-//! The list of plugins, their order, and their start.
+//! The list of plugins, what the configuration says to each, and their order. Their start is `checked`'s.
 
-use std::{
-    any::{Any, TypeId},
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::any::{Any, TypeId};
 
 use crate::{
-    Deps as _, Graph, GraphError, InitContext, InitError, Kind, Plugin, PluginStatus, Report, Requirement, Settings,
-    config,
+    Checked, Deps as _, Graph, GraphError, InitContext, InitError, Kind, Plugin, Requirement, Settings, config,
 };
 use futures::future::BoxFuture;
 
 pub(crate) type Erased = Box<dyn Any + Send + Sync>;
-type Outcome = (Result<Erased, InitError>, Vec<String>);
-type Init = Box<dyn FnOnce(InitContext, toml::Table, &Graph) -> BoxFuture<'static, Outcome> + Send>;
+type Outcome = Result<Erased, InitError>;
+type Init = Box<dyn FnOnce(InitContext, &Graph) -> BoxFuture<'static, Outcome> + Send>;
+/// Reads a plugin's table; answers how to start it with that, and the keys that nothing read.
+type Read = Box<dyn FnOnce(toml::Table) -> Result<(Init, Vec<String>), String> + Send>;
 
 /// A plugin in the list.
 pub struct Registration {
@@ -23,8 +20,23 @@ pub struct Registration {
     id: String,
     requires: Vec<Requirement>,
     default_config: Box<dyn Fn() -> toml::Table + Send>,
-    check_config: Box<dyn Fn(toml::Table) -> Result<Vec<String>, String> + Send>,
-    init: Init,
+    read: Read,
+}
+
+/// A plugin whose table was read.
+pub(crate) struct Ready {
+    pub(crate) kind: TypeId,
+    pub(crate) type_name: &'static str,
+    pub(crate) id: String,
+    pub(crate) requires: Vec<Requirement>,
+    pub(crate) unknown_keys: Vec<String>,
+    pub(crate) init: Init,
+}
+
+impl Ready {
+    pub(crate) fn uri(&self) -> String {
+        format!("{}.{}", self.type_name, self.id)
+    }
 }
 
 impl Registration {
@@ -36,23 +48,13 @@ impl Registration {
             id: P::ID.to_owned(),
             requires: P::Deps::requires(),
             default_config: Box::new(|| table(&P::Config::default())),
-            check_config: Box::new(|given| config::read::<Configured<P>>(given).map(|(_, unknown)| unknown)),
-            init: Box::new(|cx, given, graph| {
-                let uri = cx.uri.clone();
-                let ready = P::Deps::resolve(graph).and_then(|deps| {
-                    let (config, unknown) =
-                        config::read::<Configured<P>>(given).map_err(|message| InitError::Config { uri, message })?;
-                    Ok((deps, config.0, unknown))
+            read: Box::new(|given| {
+                let (config, unknown_keys) = config::read::<Configured<P>>(given)?;
+                let init: Init = Box::new(move |cx, graph| {
+                    let deps = P::Deps::resolve(graph);
+                    Box::pin(async move { Ok(Box::new(P::init(cx, config.0, deps?).await?) as Erased) })
                 });
-                Box::pin(async move {
-                    match ready {
-                        Err(error) => (Err(error), Vec::new()),
-                        Ok((deps, config, unknown)) => {
-                            let handle = P::init(cx, config, deps).await;
-                            (handle.map(|handle| Box::new(handle) as Erased), unknown)
-                        }
-                    }
-                })
+                Ok((init, unknown_keys))
             }),
         }
     }
@@ -68,10 +70,12 @@ impl Registration {
             id: id.into(),
             requires: Vec::new(),
             default_config: Box::new(toml::Table::new),
-            check_config: Box::new(|_| Ok(Vec::new())),
-            init: Box::new(move |cx, _, _| {
-                let handle = connect(&cx).map(|handle| Box::new(handle) as Erased);
-                Box::pin(async move { (handle, Vec::new()) })
+            read: Box::new(move |_| {
+                let init: Init = Box::new(move |cx, _| {
+                    let handle = connect(&cx).map(|handle| Box::new(handle) as Erased);
+                    Box::pin(async move { handle })
+                });
+                Ok((init, Vec::new()))
             }),
         }
     }
@@ -84,6 +88,14 @@ impl Registration {
     /// The table that the configuration has when nobody changes it.
     pub fn default_config(&self) -> toml::Table {
         (self.default_config)()
+    }
+
+    fn read(self, settings: &Settings) -> Result<Ready, GraphError> {
+        let uri = self.uri();
+        let given = settings.plugins.get(&uri).cloned().unwrap_or_default();
+        let (init, unknown_keys) = (self.read)(given).map_err(|message| GraphError::Config { uri, message })?;
+        let Self { kind, type_name, id, requires, .. } = self;
+        Ok(Ready { kind, type_name, id, requires, unknown_keys, init })
     }
 }
 
@@ -128,97 +140,25 @@ impl Registry {
         &self.0
     }
 
-    /// Reads every plugin's table without starting anything; answers unknown keys as `(uri, key)`. The first wrong value
-    /// is an error: a daemon must not start on it.
-    pub fn check(&self, plugins: &BTreeMap<String, toml::Table>) -> Result<Vec<(String, String)>, GraphError> {
-        let mut unknown = Vec::new();
-        for registration in &self.0 {
-            let uri = registration.uri();
-            let Some(table) = plugins.get(&uri) else { continue };
-            let keys = (registration.check_config)(table.clone())
-                .map_err(|message| GraphError::Config { uri: uri.clone(), message })?;
-            unknown.extend(keys.into_iter().map(|key| (uri.clone(), key)));
-        }
-        Ok(unknown)
-    }
-
-    /// The same plugins, dependencies first; the order of the list breaks ties.
-    pub fn order(mut self, settings: &Settings) -> Result<Vec<Registration>, GraphError> {
+    /// Reads every plugin's table and orders the graph without starting anything.
+    ///
+    /// # Errors
+    ///
+    /// The first wrong value in a table, that of a disabled plugin included, and any mistake in the list: nothing may
+    /// start on them.
+    pub fn check(self, settings: Settings) -> Result<Checked, GraphError> {
         check_uris("disabled_plugins", &settings.disabled)?;
         check_uris("required_plugins", &settings.required)?;
-        // A type that nobody offers is a mistake of ours; one that the operator disabled is found missing by its users,
-        // which fail alone.
-        self.check_requirements()?;
-        self.0.retain(|registration| !settings.disabled.contains(&registration.uri()));
-        for (index, registration) in self.0.iter().enumerate() {
-            if self.0[..index].iter().any(|other| other.uri() == registration.uri()) {
-                return Err(GraphError::Duplicate(registration.uri()));
-            }
-        }
-        let mut walk = Walk { list: &self.0, state: vec![Mark::New; self.0.len()], path: vec![], out: vec![] };
-        for index in 0..self.0.len() {
-            walk.visit(index)?;
-        }
-        let order = walk.out;
-        let mut slots: Vec<Option<Registration>> = self.0.into_iter().map(Some).collect();
-        Ok(order.into_iter().filter_map(|index| slots[index].take()).collect())
+        let known = self.0.iter().map(Registration::uri).collect::<Vec<_>>();
+        let strangers = settings.plugins.keys().filter(|uri| !known.contains(uri)).cloned().collect();
+        let ready =
+            self.0.into_iter().map(|registration| registration.read(&settings)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Checked { plugins: order(ready, &settings)?, settings, strangers })
     }
 
-    fn check_requirements(&self) -> Result<(), GraphError> {
-        for registration in &self.0 {
-            let offered = |needs: &Requirement| self.0.iter().any(|other| other.kind == needs.kind);
-            if let Some(needs) = registration.requires.iter().find(|needs| !needs.optional && !offered(needs)) {
-                return Err(GraphError::Missing { plugin: registration.uri(), needs: needs.type_name });
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts every plugin, dependencies first. One that fails or skips does not stop the others, unless it is required.
+    /// Checks, then starts every plugin, dependencies first; see [`Checked::start`].
     pub async fn start(self, settings: Settings) -> Result<Graph, GraphError> {
-        self.check(&settings.plugins)?;
-        let properties = Arc::new(settings.properties.clone());
-        let mut graph = Graph::default();
-        for registration in self.order(&settings)? {
-            let uri = registration.uri();
-            let cx = InitContext::new(
-                uri.clone(),
-                settings.root.join(&uri),
-                settings.state.join(&uri),
-                properties.as_ref().clone(),
-            );
-            let given = settings.plugins.get(&uri).cloned().unwrap_or_default();
-            let told = cx.told.clone();
-            let (result, unknown_keys) = (registration.init)(cx, given, &graph).await;
-            let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
-            let status = match &result {
-                Ok(_) => PluginStatus::Ok,
-                Err(InitError::Skip(why)) => PluginStatus::Skip(format!("skip plugin: {why}")),
-                Err(error) => PluginStatus::Error(error.chain()),
-            };
-            log(&uri, &status, &unknown_keys);
-            let report = Report {
-                type_name: registration.type_name.to_owned(),
-                id: registration.id,
-                requires: registration.requires.iter().map(|needs| needs.type_name.to_owned()).collect(),
-                declared: told.declared,
-                status,
-                unknown_keys,
-            };
-            graph.add(registration.kind, report, result.ok(), told.closers);
-        }
-        check_required(&settings.required, graph).await
-    }
-}
-
-fn log(uri: &str, status: &PluginStatus, unknown_keys: &[String]) {
-    for key in unknown_keys {
-        tracing::warn!(plugin = uri, key, "unknown configuration key");
-    }
-    match status {
-        PluginStatus::Ok => tracing::info!(plugin = uri, "plugin started"),
-        PluginStatus::Skip(why) => tracing::info!(plugin = uri, why, "plugin skipped"),
-        PluginStatus::Error(why) => tracing::error!(plugin = uri, why, "plugin failed"),
+        self.check(settings)?.start().await
     }
 }
 
@@ -229,17 +169,34 @@ fn check_uris(key: &'static str, uris: &[String]) -> Result<(), GraphError> {
     }
 }
 
-async fn check_required(required: &[String], graph: Graph) -> Result<Graph, GraphError> {
-    for uri in required {
-        let why = match graph.reports().iter().find(|report| report.uri() == *uri).map(|report| &report.status) {
-            Some(PluginStatus::Ok) => continue,
-            Some(PluginStatus::Skip(why) | PluginStatus::Error(why)) => why.clone(),
-            None => "there is no such plugin".to_owned(),
-        };
-        graph.stop().await;
-        return Err(GraphError::Required { uri: uri.clone(), why });
+/// The plugins that are not disabled, dependencies first; the order of the list breaks ties.
+fn order(mut list: Vec<Ready>, settings: &Settings) -> Result<Vec<Ready>, GraphError> {
+    // A type that nobody offers is a mistake of ours; one that the operator disabled is found missing by its users,
+    // which fail alone.
+    check_requirements(&list)?;
+    list.retain(|plugin| !settings.disabled.contains(&plugin.uri()));
+    for (index, plugin) in list.iter().enumerate() {
+        if list[..index].iter().any(|other| other.uri() == plugin.uri()) {
+            return Err(GraphError::Duplicate(plugin.uri()));
+        }
     }
-    Ok(graph)
+    let mut walk = Walk { list: &list, state: vec![Mark::New; list.len()], path: vec![], out: vec![] };
+    for index in 0..list.len() {
+        walk.visit(index)?;
+    }
+    let order = walk.out;
+    let mut slots: Vec<Option<Ready>> = list.into_iter().map(Some).collect();
+    Ok(order.into_iter().filter_map(|index| slots[index].take()).collect())
+}
+
+fn check_requirements(list: &[Ready]) -> Result<(), GraphError> {
+    for plugin in list {
+        let offered = |needs: &Requirement| list.iter().any(|other| other.kind == needs.kind);
+        if let Some(needs) = plugin.requires.iter().find(|needs| !needs.optional && !offered(needs)) {
+            return Err(GraphError::Missing { plugin: plugin.uri(), needs: needs.type_name });
+        }
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -250,7 +207,7 @@ enum Mark {
 }
 
 struct Walk<'a> {
-    list: &'a [Registration],
+    list: &'a [Ready],
     state: Vec<Mark>,
     path: Vec<usize>,
     out: Vec<usize>,

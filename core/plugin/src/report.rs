@@ -1,4 +1,6 @@
-//! What became of a plugin.
+//! What became of a plugin, and of all of them.
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::Declared;
 
@@ -34,5 +36,28 @@ impl Report {
     /// Type and id.
     pub fn uri(&self) -> String {
         format!("{}.{}", self.type_name, self.id)
+    }
+}
+
+/// What became of the plugins of one graph, in the order of their start. Clones share it: whoever took one from its
+/// [`InitContext`](crate::InitContext) sees those that start later, too.
+#[derive(Clone, Debug, Default)]
+pub struct Reports(Arc<RwLock<Vec<Arc<Report>>>>);
+
+impl Reports {
+    /// Every plugin that was tried so far.
+    pub fn all(&self) -> Vec<Arc<Report>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The plugin of that type and id, if it was tried.
+    pub fn find(&self, type_name: &str, id: &str) -> Option<Arc<Report>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|report| report.type_name == type_name && report.id == id).cloned()
+    }
+
+    /// Adds a plugin; the graph does so for each that it tries.
+    pub fn push(&self, report: Arc<Report>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(report);
     }
 }

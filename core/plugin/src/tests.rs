@@ -95,7 +95,7 @@ async fn statuses(config: &str) -> Vec<(String, PluginStatus)> {
 #[tokio::test]
 async fn dependencies_start_first_and_are_handed_over() {
     let graph = registry().start(settings("[\"io.example.store.v1.disk\"]\nname = \"a\"")).await.unwrap();
-    let order: Vec<_> = graph.reports().iter().map(|report| report.id.as_str()).collect();
+    let order: Vec<_> = graph.reports().iter().map(|report| report.id.clone()).collect();
     assert_eq!(order, ["disk", "strict", "lenient"]);
     assert_eq!(graph.all::<Servers>()["strict"], ["a"]);
     assert_eq!(graph.all::<Servers>()["lenient"], ["disk"]);
@@ -144,10 +144,44 @@ async fn a_wrong_value_refuses_to_start_and_an_unknown_key_does_not() {
     assert_eq!(graph.reports()[1].unknown_keys, ["name"]);
 }
 
+#[tokio::test]
+async fn what_was_checked_is_what_starts() {
+    let given = settings("[\"io.example.store.v1.disk\"]\nname = \"a\"\n[\"io.example.store.v1.tape\"]\nname = \"b\"");
+    let checked = registry().check(given).unwrap();
+    assert_eq!(checked.strangers(), ["io.example.store.v1.tape"]);
+    assert_eq!(checked.start().await.unwrap().all::<Servers>()["strict"], ["a"]);
+    // A plugin that must not start is read all the same: the file that holds it is wrong.
+    let wrong = settings("[\"io.example.store.v1.disk\"]\nname = 3");
+    let wrong = Settings { disabled: vec!["io.example.store.v1.disk".to_owned()], ..wrong };
+    assert!(matches!(registry().check(wrong).err(), Some(GraphError::Config { .. })));
+}
+
+#[tokio::test]
+async fn plugins_see_what_became_of_the_others() {
+    let seen = Arc::new(Mutex::new(None));
+    let mut registry = Registry::default();
+    let (early, later) = (seen.clone(), seen.clone());
+    registry.push(Registration::remote::<Stores>("first", move |cx| {
+        assert!(cx.reports.all().is_empty());
+        *early.lock().unwrap() = Some(cx.reports.clone());
+        Ok("first".into())
+    }));
+    registry.push(Registration::remote::<Stores>("second", move |_| {
+        let first = later.lock().unwrap().clone().unwrap();
+        assert_eq!(first.find("io.example.store.v1", "first").unwrap().status, PluginStatus::Ok);
+        assert!(first.find("io.example.store.v1", "second").is_none());
+        Err(InitError::failed("no luck"))
+    }));
+    registry.start(Settings::default()).await.unwrap();
+    let reports = seen.lock().unwrap().clone().unwrap();
+    let status = reports.find("io.example.store.v1", "second").unwrap().status.clone();
+    assert_eq!(status, PluginStatus::Error("no luck".to_owned()));
+}
+
 #[test]
 fn mistakes_in_the_list_are_named() {
     let check =
-        |registry: Registry, want: GraphError| assert_eq!(registry.order(&Settings::default()).err(), Some(want));
+        |registry: Registry, want: GraphError| assert_eq!(registry.check(Settings::default()).err(), Some(want));
     let mut twice = registry();
     twice.add::<Disk>();
     check(twice, GraphError::Duplicate("io.example.store.v1.disk".to_owned()));
@@ -180,8 +214,10 @@ async fn several_of_one_kind_are_ambiguous_where_one_is_needed() {
     registry.add::<Strict>().add::<Disk>();
     registry.push(Registration::remote::<Stores>("far", |_| Ok("far".into())));
     let graph = registry.start(Settings::default()).await.unwrap();
-    let status = &graph.reports().iter().find(|report| report.id == "strict").unwrap().status;
-    assert!(matches!(status, PluginStatus::Error(why) if why.starts_with("2 plugins of type io.example.store.v1")));
+    let strict = graph.reports().into_iter().find(|report| report.id == "strict").unwrap();
+    assert!(
+        matches!(&strict.status, PluginStatus::Error(why) if why.starts_with("2 plugins of type io.example.store.v1"))
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use kevel_contract::{
     event::Events,
     metadata::Metadata,
     metric::Metrics,
+    runtime::{Runtime, Runtimes},
     sandbox::{SandboxController, SandboxControllers},
     task::{TaskService, Tasks},
 };
@@ -37,14 +38,6 @@ pub enum Shims {}
 impl Kind for Shims {
     const TYPE: &'static str = "io.containerd.shim.v1";
     type Handle = ShimManager;
-}
-
-/// The runtime for tasks: `io.containerd.runtime.v2.task`.
-pub enum Runtimes {}
-
-impl Kind for Runtimes {
-    const TYPE: &'static str = "io.containerd.runtime.v2";
-    type Handle = TaskManager;
 }
 
 /// `io.containerd.shim.v1.manager`.
@@ -158,7 +151,7 @@ impl kevel_plugin::Plugin for TaskRuntime {
     type Config = RuntimeConfig;
     type Deps = RuntimeDeps;
 
-    async fn init(cx: InitContext, _: RuntimeConfig, deps: RuntimeDeps) -> Result<TaskManager, InitError> {
+    async fn init(cx: InitContext, _: RuntimeConfig, deps: RuntimeDeps) -> Result<Runtime, InitError> {
         cx.platform(kevel_model::Platform::host().to_string());
         cx.export("log-uri-schemes", "fifo,binary,binary-v2,file");
         let dirs = Dirs { state: cx.state.clone(), root: cx.root.clone() };
@@ -172,10 +165,13 @@ impl kevel_plugin::Plugin for TaskRuntime {
             })
         });
         deps.shims.recover(dirs.clone(), Role::Task, runtime_of).await.map_err(failed)?;
-        let tasks = TaskManager::new(deps.shims.0, dirs, containers);
-        let Some(differ) = deps.differ.0 else { return Ok(tasks) };
-        let checkpoints = Checkpoints::new(deps.metadata.0.content, differ, &cx.root).await.map_err(failed)?;
-        Ok(tasks.with_checkpoints(checkpoints))
+        let shims = deps.shims.0;
+        let mut tasks = TaskManager::new(shims.clone(), dirs, containers);
+        if let Some(differ) = deps.differ.0 {
+            let checkpoints = Checkpoints::new(deps.metadata.0.content, differ, &cx.root).await.map_err(failed)?;
+            tasks = tasks.with_checkpoints(checkpoints);
+        }
+        Ok(Runtime { tasks: Tasks::new(Target::local("tasks"), tasks), probe: Arc::new(shims) })
     }
 }
 
@@ -205,7 +201,7 @@ impl kevel_plugin::Plugin for Service {
     type Deps = ServiceDeps;
 
     async fn init(_: InitContext, (): (), deps: ServiceDeps) -> Result<Tasks, InitError> {
-        Ok(Tasks::new(Target::local("tasks"), deps.runtime.0))
+        Ok(deps.runtime.0.tasks)
     }
 }
 

@@ -94,8 +94,8 @@ impl Plugin for Version {
     }
 }
 
-/// Adds every plugin of this crate to a list. The facts are what introspection tells; the daemon fills them in.
-pub fn register(registry: &mut Registry, facts: &introspection::Facts) {
+/// Adds every plugin of this crate to a list.
+pub fn register(registry: &mut Registry) {
     registry
         .add::<services::ContainersService>()
         .add::<services::ContentsService>()
@@ -105,8 +105,7 @@ pub fn register(registry: &mut Registry, facts: &introspection::Facts) {
         .add::<services::SandboxesStore>()
         .add::<services::StreamsPlugin>()
         .add::<services::DiffsService>()
-        .push(facts.registration());
-    registry
+        .add::<introspection::Plugin>()
         .add::<Containers>()
         .add::<Content>()
         .add::<Diff>()

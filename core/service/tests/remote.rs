@@ -88,7 +88,7 @@ async fn introspection_crosses_the_socket() {
         status: PluginStatus::Skip("skip plugin: not here".to_owned()),
         unknown_keys: Vec::new(),
     };
-    node.facts.set_reports(vec![Arc::new(report.clone())]);
+    node.reports.push(Arc::new(report.clone()));
     let introspection = kevel_client::introspection(&node.remote());
     let found = introspection.plugins(&Filters::parse(&["type==io.a.v1"]).unwrap()).await.unwrap();
     assert_eq!(*found[0], report);

@@ -32,7 +32,8 @@ impl Dep for Declarations {
     }
 
     fn resolve(graph: &Graph) -> Result<Self, InitError> {
-        let snapshotters = || graph.reports().iter().filter(|report| report.type_name == Snapshotters::TYPE);
+        let reports = graph.reports();
+        let snapshotters = || reports.iter().filter(|report| report.type_name == Snapshotters::TYPE);
         let can = snapshotters().filter(|report| report.declared.capabilities.iter().any(|c| c == CAPABILITY_REBASE));
         let want = snapshotters().filter(|report| report.declared.exports.get(ANNOTATES).is_some_and(|v| v == "true"));
         Ok(Self {

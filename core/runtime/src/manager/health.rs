@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use kevel_contract::{introspection::Health, metric::MetricRegistry};
-use kevel_model::Result;
+use async_trait::async_trait;
+use kevel_contract::{
+    introspection::{Health, RuntimeInfo},
+    metric::MetricRegistry,
+    runtime::RuntimeProbe,
+};
+use kevel_model::{Any, Result};
 use prometheus::{
     IntGaugeVec, Opts,
     core::{Collector, Desc},
@@ -38,6 +43,17 @@ impl ShimManager {
         let gauges = IntGaugeVec::new(Opts::new("kevel_shims", "connections to shims by state"), &["state"]);
         let gauges = gauges.map_err(|error| kevel_model::Error::internal("making metrics").with_source(error))?;
         registry.register(Shims { manager: self.clone(), gauges })
+    }
+}
+
+#[async_trait]
+impl RuntimeProbe for ShimManager {
+    async fn info(&self, runtime: &str, options: Option<&Any>) -> Result<RuntimeInfo> {
+        Ok(self.runtime_info(runtime, options).await?)
+    }
+
+    fn health(&self) -> Vec<Health> {
+        Self::health(self)
     }
 }
 

@@ -1,11 +1,12 @@
 //! `containerd.services.introspection.v1.Introspection`, and the introspection service behind it.
 
-mod facts;
 mod plugin_info;
 mod plugins;
 mod server_info;
+mod service;
 
-pub use facts::{Facts, RuntimeProbe, ShimHealth};
+pub(crate) use service::Plugin;
+pub use service::introspection;
 
 use kevel_proto::containerd::services::introspection::v1::{
     PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,

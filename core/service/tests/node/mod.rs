@@ -14,6 +14,7 @@ use kevel_database::Database;
 use kevel_event::Exchange;
 use kevel_metadata::{SCHEMA, SharingPolicy};
 use kevel_model::Namespace;
+use kevel_plugin::Reports;
 use kevel_proto::shim::events::SERVICE as SHIM_EVENTS;
 use kevel_service::{
     Offer, containers::Containers, content::Content, controllers::Controller, events, health::Health, images::Images,
@@ -32,7 +33,7 @@ pub struct Node {
     pub stores: Stores,
     pub events: EventExchange,
     pub streams: StreamManager,
-    pub facts: introspection::Facts,
+    pub reports: Reports,
     pub directory: TempDir,
     stop: CancellationToken,
 }
@@ -66,9 +67,8 @@ impl Node {
         let snapshotters = [(SNAPSHOTTER.to_owned(), snapshots)].into();
         let policy = SharingPolicy::Shared;
         let stores = kevel_metadata::open(database, content, snapshotters, events.clone(), policy).unwrap();
-        let facts = introspection::Facts::default();
         let stop = CancellationToken::new();
-        let node = Self { stores, events, streams, facts, directory, stop };
+        let node = Self { stores, events, streams, reports: Reports::default(), directory, stop };
         node.serve(more);
         node
     }
@@ -76,6 +76,7 @@ impl Node {
     fn serve(&self, more: Offer) {
         let stores = self.stores.clone();
         let shims = Arc::new(events::ShimEvents(self.events.clone()));
+        let introspection = introspection::introspection(self.directory.path(), self.reports.clone(), None);
         let offer = Containers(stores.containers)
             .offer()
             .and(Content(stores.content).offer())
@@ -83,7 +84,7 @@ impl Node {
             .and(events::Events(self.events.clone()).offer().and_ttrpc(SHIM_EVENTS, shims))
             .and(Health.offer())
             .and(Images(stores.images).offer())
-            .and(introspection::Introspection(self.facts.service(self.directory.path())).offer())
+            .and(introspection::Introspection(introspection).offer())
             .and(Leases(stores.leases).offer())
             .and(Namespaces(stores.namespaces).offer())
             .and(Snapshots(stores.snapshotters).offer())

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use futures::future::join_all;
@@ -12,10 +11,6 @@ use kevel_proto::runtime::v1::{RuntimeHandler, RuntimeHandlerFeatures};
 use serde_json::Value;
 
 use crate::server::Server;
-
-/// How often a shim is asked, and how long is between two times.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Features by handler.
 #[derive(Default)]
@@ -47,22 +42,15 @@ impl Server {
         join_all(self.settings.handlers.keys().cloned().map(ask)).await;
     }
 
-    /// Asks one shim. Who answers is introduced after every plugin has started, so early questions are asked again.
     async fn ask(&self, name: &str, runtime: &str, options: Option<Any>) {
-        for attempt in 1..=ATTEMPTS {
-            match self.introspection.runtime_info(runtime, options.clone()).await {
-                Ok(info) => {
-                    let document = info.features.and_then(|any| serde_json::from_slice(&any.value).ok());
-                    let features = read(&document.unwrap_or(Value::Null));
-                    let mut known = self.features.known.write().unwrap_or_else(PoisonError::into_inner);
-                    known.insert(name.to_owned(), features);
-                    return;
-                }
-                Err(error) if attempt == ATTEMPTS => {
-                    tracing::info!(handler = name, error = error.chain(), "features are not known");
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+        match self.introspection.runtime_info(runtime, options).await {
+            Ok(info) => {
+                let document = info.features.and_then(|any| serde_json::from_slice(&any.value).ok());
+                let features = read(&document.unwrap_or(Value::Null));
+                let mut known = self.features.known.write().unwrap_or_else(PoisonError::into_inner);
+                known.insert(name.to_owned(), features);
             }
+            Err(error) => tracing::info!(handler = name, error = error.chain(), "features are not known"),
         }
     }
 

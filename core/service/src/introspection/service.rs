@@ -1,95 +1,74 @@
-//! What the daemon knows of itself: its plugins, its identity, and how to ask a shim. The daemon makes [`Facts`] before
-//! the graph starts and fills them in when it has.
+//! What the daemon knows of itself: its plugins, its identity, and what shims say of themselves.
 
 use std::{
     borrow::Cow,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
 use kevel_client::convert::{any_read, any_wire, introspection};
 use kevel_contract::{
     call::Target,
     introspection::{Backend, Health, Introspection, IntrospectionService, PluginInfo, RuntimeInfo, Server},
+    runtime::{RuntimeProbe, Runtimes},
 };
 use kevel_model::{Adaptor, Any, Error, Filters, Result};
-use kevel_plugin::{Registration, Report};
+use kevel_plugin::{InitContext, InitError, Maybe, Report, Reports, deps};
 use kevel_proto::containerd::types::RuntimeRequest;
-
-/// Asks the shim of a runtime, with options for it, what it is.
-pub type RuntimeProbe = Arc<dyn Fn(String, Option<Any>) -> BoxFuture<'static, Result<RuntimeInfo>> + Send + Sync>;
-
-/// Says how shims are doing, without asking one.
-pub type ShimHealth = Arc<dyn Fn() -> Vec<Health> + Send + Sync>;
 
 /// Where the daemon keeps its identity, below the root directory; the folder is that of containerd's gRPC plugin.
 const UUID: &str = "io.containerd.grpc.v1.introspection/uuid";
 /// The plugin that stands for shims.
 const RUNTIME: &str = "io.containerd.runtime.v2";
 
-/// What the daemon tells introspection. Clones share it.
-#[derive(Clone, Default)]
-pub struct Facts(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    reports: OnceLock<Vec<Arc<Report>>>,
-    probe: OnceLock<RuntimeProbe>,
-    health: OnceLock<ShimHealth>,
+deps! {
+    /// Who can be asked about shims.
+    pub(crate) struct Deps { runtime: Maybe<Runtimes> }
 }
 
-impl Facts {
-    /// Tells what became of the plugins; the first call stays.
-    pub fn set_reports(&self, reports: Vec<Arc<Report>>) {
-        let _ = self.0.reports.set(reports);
-    }
+/// `io.containerd.service.v1.introspection-service`.
+pub(crate) struct Plugin;
 
-    /// Tells how to ask a shim; the first call stays.
-    pub fn set_runtime_probe(&self, probe: RuntimeProbe) {
-        let _ = self.0.probe.set(probe);
-    }
+impl kevel_plugin::Plugin for Plugin {
+    type Kind = IntrospectionService;
+    const ID: &'static str = "introspection-service";
+    type Config = ();
+    type Deps = Deps;
 
-    /// Tells how to learn how shims are doing; the first call stays.
-    pub fn set_shim_health(&self, health: ShimHealth) {
-        let _ = self.0.health.set(health);
+    async fn init(cx: InitContext, (): (), deps: Deps) -> std::result::Result<Introspection, InitError> {
+        let root = cx.root.parent().unwrap_or(&cx.root);
+        Ok(introspection(root, cx.reports.clone(), deps.runtime.0.map(|runtime| runtime.probe)))
     }
+}
 
-    /// The plugin `io.containerd.service.v1.introspection-service`, which tells these facts.
-    pub fn registration(&self) -> Registration {
-        let facts = self.clone();
-        Registration::remote::<IntrospectionService>("introspection-service", move |cx| {
-            let root = cx.root.parent().unwrap_or(&cx.root).to_owned();
-            Ok(facts.service(&root))
-        })
-    }
-
-    /// The service over these facts, with the daemon's root directory.
-    pub fn service(&self, root: &Path) -> Introspection {
-        let teller = Teller { facts: self.clone(), uuid_file: root.join(UUID), uuid: tokio::sync::OnceCell::new() };
-        Introspection::new(Target::local("introspection"), teller)
-    }
+/// The service of a daemon with that root directory and those plugins, which can ask about shims if it runs any.
+pub fn introspection(root: &Path, reports: Reports, probe: Option<Arc<dyn RuntimeProbe>>) -> Introspection {
+    let teller = Teller { reports, probe, uuid_file: root.join(UUID), uuid: tokio::sync::OnceCell::new() };
+    Introspection::new(Target::local("introspection"), teller)
 }
 
 struct Teller {
-    facts: Facts,
+    reports: Reports,
+    probe: Option<Arc<dyn RuntimeProbe>>,
     uuid_file: PathBuf,
     uuid: tokio::sync::OnceCell<String>,
 }
 
 impl Teller {
-    fn reports(&self) -> &[Arc<Report>] {
-        self.facts.0.reports.get().map_or(&[], Vec::as_slice)
+    fn probe(&self) -> Result<&dyn RuntimeProbe> {
+        self.probe.as_deref().ok_or_else(|| Error::unimplemented("this daemon runs no shims"))
     }
 }
 
 #[async_trait]
 impl Backend for Teller {
     async fn plugins(&self, filters: &Filters) -> Result<Vec<Arc<Report>>> {
-        Ok(self.reports().iter().filter(|report| filters.matches(&Fields(report))).cloned().collect())
+        let mut found = self.reports.all();
+        found.retain(|report| filters.matches(&Fields(report)));
+        Ok(found)
     }
 
     async fn server(&self) -> Result<Server> {
@@ -105,8 +84,7 @@ impl Backend for Teller {
     }
 
     async fn plugin_info(&self, kind: &str, id: &str, options: Option<Any>) -> Result<PluginInfo> {
-        let found = self.reports().iter().find(|report| report.type_name == kind && report.id == id);
-        let plugin = found.cloned().ok_or_else(|| Error::not_found(format!("plugin {kind}.{id}")))?;
+        let plugin = self.reports.find(kind, id).ok_or_else(|| Error::not_found(format!("plugin {kind}.{id}")))?;
         let extra = match options {
             Some(options) if kind == RUNTIME => {
                 let request: RuntimeRequest = kevel_proto::any::unpack(&any_wire(options))
@@ -121,14 +99,11 @@ impl Backend for Teller {
     }
 
     async fn runtime_info(&self, runtime: &str, options: Option<Any>) -> Result<RuntimeInfo> {
-        let probe = self.facts.0.probe.get();
-        let probe = probe.ok_or_else(|| Error::unimplemented("this daemon runs no shims"))?;
-        probe(runtime.to_owned(), options).await
+        self.probe()?.info(runtime, options.as_ref()).await
     }
 
     async fn health(&self) -> Result<Vec<Health>> {
-        let health = self.facts.0.health.get();
-        Ok(health.ok_or_else(|| Error::unimplemented("this daemon runs no shims"))?())
+        Ok(self.probe()?.health())
     }
 }
 
@@ -178,36 +153,58 @@ mod tests {
         Arc::new(Report { type_name, id, requires: Vec::new(), declared, status, unknown_keys })
     }
 
+    struct Probe(Health);
+
+    #[async_trait]
+    impl RuntimeProbe for Probe {
+        async fn info(&self, runtime: &str, _: Option<&Any>) -> Result<RuntimeInfo> {
+            Ok(RuntimeInfo { name: runtime.to_owned(), ..Default::default() })
+        }
+
+        fn health(&self) -> Vec<Health> {
+            vec![self.0.clone()]
+        }
+    }
+
+    fn asks_for_runtime() -> Option<Any> {
+        let request = RuntimeRequest { runtime_path: "io.containerd.runc.v2".into(), options: None };
+        Some(any_read(kevel_proto::any::pack(&request)))
+    }
+
     #[tokio::test]
-    async fn tells_what_the_daemon_told() {
-        let (facts, root) = (Facts::default(), tempfile::tempdir().unwrap());
-        let service = facts.service(root.path());
+    async fn tells_of_plugins_that_start_later() {
+        let (reports, root) = (Reports::default(), tempfile::tempdir().unwrap());
+        let service = introspection(root.path(), reports.clone(), None);
         assert!(service.plugins(&Filters::default()).await.unwrap().is_empty());
-        facts.set_reports(vec![report("io.a.v1", "one"), report(RUNTIME, "task")]);
+        reports.push(report("io.a.v1", "one"));
+        reports.push(report(RUNTIME, "task"));
         let found = service.plugins(&Filters::parse(&["id==one"]).unwrap()).await.unwrap();
         assert_eq!(found.len(), 1);
         assert!(service.plugin_info("io.a.v1", "two", None).await.unwrap_err().is_not_found());
         let odd = service.plugin_info("io.a.v1", "one", Some(Any::default())).await.unwrap_err();
         assert!(odd.is_unimplemented());
+    }
 
-        let request = RuntimeRequest { runtime_path: "io.containerd.runc.v2".into(), options: None };
-        let options = || Some(any_read(kevel_proto::any::pack(&request)));
-        assert!(service.plugin_info(RUNTIME, "task", options()).await.unwrap_err().is_unimplemented());
-        facts.set_runtime_probe(Arc::new(|name, _| Box::pin(async { Ok(RuntimeInfo { name, ..Default::default() }) })));
-        assert!(service.health().await.unwrap_err().is_unimplemented());
+    #[tokio::test]
+    async fn asks_the_shims_of_a_daemon_that_runs_any() {
+        let (reports, root) = (Reports::default(), tempfile::tempdir().unwrap());
+        reports.push(report(RUNTIME, "task"));
+        let alone = introspection(root.path(), reports.clone(), None);
+        assert!(alone.plugin_info(RUNTIME, "task", asks_for_runtime()).await.unwrap_err().is_unimplemented());
+        assert!(alone.health().await.unwrap_err().is_unimplemented());
         let health = Health { subject: "shim a/b".into(), state: "ok".into(), detail: String::new() };
-        let told = health.clone();
-        facts.set_shim_health(Arc::new(move || vec![told.clone()]));
+        let service = introspection(root.path(), reports, Some(Arc::new(Probe(health.clone()))));
         assert_eq!(service.health().await.unwrap(), [health]);
-        let info = service.plugin_info(RUNTIME, "task", options()).await.unwrap();
+        assert_eq!(service.runtime_info("io.containerd.runc.v2", None).await.unwrap().name, "io.containerd.runc.v2");
+        let info = service.plugin_info(RUNTIME, "task", asks_for_runtime()).await.unwrap();
         assert_eq!(info.extra.unwrap().type_url, "containerd.types.RuntimeInfo");
     }
 
     #[tokio::test]
     async fn identity_stays_with_the_root_directory() {
         let root = tempfile::tempdir().unwrap();
-        let first = Facts::default().service(root.path()).server().await.unwrap();
-        let second = Facts::default().service(root.path()).server().await.unwrap();
+        let identity = async || introspection(root.path(), Reports::default(), None).server().await.unwrap();
+        let (first, second) = (identity().await, identity().await);
         assert_eq!((first.uuid.len(), &first.uuid, first.pid), (36, &second.uuid, u64::from(std::process::id())));
         assert_ne!(first.pidns, 0);
     }
