@@ -24,6 +24,7 @@ mod error;
 mod schema;
 mod snapshot;
 mod table;
+mod unsynced;
 mod writer;
 
 use std::{
@@ -68,6 +69,15 @@ impl Database {
     pub fn open(path: impl AsRef<Path>, schema: &Schema) -> Result<Self> {
         let path = path.as_ref();
         Self::opened(&path.display().to_string(), schema, |builder| builder.create(path))
+    }
+
+    /// The same, but no commit waits for the disk: what is acknowledged survives the end of the program, and a power loss
+    /// may take the whole database.
+    pub fn open_unsynced(path: impl AsRef<Path>, schema: &Schema) -> Result<Self> {
+        let path = path.as_ref();
+        Self::opened(&path.display().to_string(), schema, |builder| {
+            builder.create_with_backend(unsynced::Unsynced::open(path)?)
+        })
     }
 
     /// Opens a database on storage of the caller's, as crash tests do. `name` is what errors call it.

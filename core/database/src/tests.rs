@@ -61,6 +61,29 @@ async fn stores_reads_and_reopens() {
 }
 
 #[tokio::test]
+async fn without_syncs_a_file_is_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let schema = Schema::first("test");
+    let database = Database::open_unsynced(&path, &schema).unwrap();
+    let write = database.write(|batch| {
+        batch.put(ONE, "a", &value("1"));
+        Ok(())
+    });
+    write.await.unwrap();
+    // Its lock is that of any other.
+    for busy in [Database::open(&path, &schema), Database::open_unsynced(&path, &schema)] {
+        assert_eq!(busy.unwrap_err().code(), Code::Unavailable);
+    }
+    drop(database);
+    let database = Database::open(&path, &schema).unwrap();
+    assert_eq!(database.read(|snapshot| snapshot.get(ONE, "a")).unwrap(), Some(value("1")));
+    drop(database);
+    let database = Database::open_unsynced(&path, &schema).unwrap();
+    assert_eq!(database.read(|snapshot| snapshot.get(ONE, "a")).unwrap(), Some(value("1")));
+}
+
+#[tokio::test]
 async fn a_failure_spoils_nobody_else() {
     let database = memory(&Disk::new());
     let writes = (0..100u32).map(|n| {

@@ -13,6 +13,7 @@ use crate::{
     check,
     core::{Core, Draft, missing},
     event,
+    gc::label::let_go,
     shelf::key,
     state::Containers,
 };
@@ -97,7 +98,10 @@ fn update(draft: &mut Draft<'_, '_>, new: Container, fieldpaths: &[String]) -> R
     check(&container)?;
     let container = Container { updated_at: draft.now, ..container };
     draft.put::<Containers>(&key, container.clone());
-    draft.dirty();
+    let snapshot = |of: &Container| (of.snapshotter.clone(), of.snapshot_key.clone());
+    if let_go(&old.labels, &container.labels) || snapshot(&old) != snapshot(&container) {
+        draft.dirty();
+    }
     draft.event("/containers/update", event::container_update(&container));
     Ok(container)
 }

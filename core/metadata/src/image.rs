@@ -14,6 +14,7 @@ use crate::{
     check,
     core::{Core, Draft, missing},
     event,
+    gc::label::let_go,
     shelf::key,
     state::Images,
 };
@@ -95,7 +96,8 @@ fn check(image: &Image) -> Result<()> {
 
 fn update(draft: &mut Draft<'_, '_>, new: Image, fieldpaths: &[String]) -> Result<Image> {
     let key = draft.key(&[&new.name]);
-    let mut image = Image::clone(&*draft.get::<Images>(&key, &new.name)?);
+    let old = draft.get::<Images>(&key, &new.name)?;
+    let mut image = Image::clone(&old);
     if fieldpaths.is_empty() {
         image.labels.clone_from(&new.labels);
         image.target.clone_from(&new.target);
@@ -113,7 +115,9 @@ fn update(draft: &mut Draft<'_, '_>, new: Image, fieldpaths: &[String]) -> Resul
     check(&image)?;
     image.updated_at = draft.now;
     draft.put::<Images>(&key, image.clone());
-    draft.dirty();
+    if let_go(&old.labels, &image.labels) || old.target.digest != image.target.digest {
+        draft.dirty();
+    }
     draft.event("/images/update", event::image_update(&image));
     Ok(image)
 }

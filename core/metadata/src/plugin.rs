@@ -39,6 +39,8 @@ pub const SCHEMA: Schema = Schema::first("metadata");
 pub struct Config {
     /// Whether namespaces come to know each other's blobs by digest.
     pub content_sharing_policy: SharingPolicy,
+    /// Do not wait for the disk: changes are faster, and a power loss may take the whole database.
+    pub no_sync: bool,
 }
 
 deps! {
@@ -69,7 +71,10 @@ impl kevel_plugin::Plugin for Plugin {
         std::fs::create_dir_all(&cx.root)
             .map_err(|error| InitError::Failed(Error::io(format!("making {}", cx.root.display()), error).into()))?;
         let patience = cx.property(OPEN).and_then(kevel_model::duration::parse).unwrap_or_default();
-        let database = database(path, patience).await;
+        if config.no_sync {
+            tracing::warn!("no_sync: a power loss may take everything that this node knows");
+        }
+        let database = database(path, config.no_sync, patience).await;
         let database =
             database.context(|| "opening the metadata store").map_err(|error| InitError::Failed(error.into()))?;
         let open =
@@ -80,11 +85,15 @@ impl kevel_plugin::Plugin for Plugin {
 }
 
 /// Opens the database; one that another process holds is tried again until `patience` is over.
-async fn database(path: std::path::PathBuf, patience: Duration) -> Result<Database> {
+async fn database(path: std::path::PathBuf, unsynced: bool, patience: Duration) -> Result<Database> {
     let end = tokio::time::Instant::now() + patience;
     loop {
         let file = path.clone();
-        let opened = tokio::task::spawn_blocking(move || Database::open(&file, &SCHEMA)).await;
+        let open = move || match unsynced {
+            true => Database::open_unsynced(&file, &SCHEMA),
+            false => Database::open(&file, &SCHEMA),
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
         match opened.map_err(|error| Error::internal("opening the database panicked").with_source(error))? {
             Err(error) if error.code() == Code::Unavailable && tokio::time::Instant::now() < end => {
                 tracing::info!(path = %path.display(), "waiting for another process to let go of the database");

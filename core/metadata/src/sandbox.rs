@@ -12,6 +12,7 @@ use kevel_model::{Error, Filters, Result};
 use crate::{
     check,
     core::{Core, Draft, missing},
+    gc::label::let_go,
     shelf::key,
     state::Sandboxes,
 };
@@ -82,7 +83,8 @@ fn check(sandbox: &Sandbox) -> Result<()> {
 
 fn update(draft: &mut Draft<'_, '_>, new: Sandbox, fieldpaths: &[String]) -> Result<Sandbox> {
     let key = draft.key(&[&new.id]);
-    let mut sandbox = Sandbox::clone(&*draft.get::<Sandboxes>(&key, &new.id)?);
+    let old = draft.get::<Sandboxes>(&key, &new.id)?;
+    let mut sandbox = Sandbox::clone(&old);
     for path in fieldpaths {
         match path.split_once('.') {
             None if path == "labels" => sandbox.labels.clone_from(&new.labels),
@@ -97,6 +99,8 @@ fn update(draft: &mut Draft<'_, '_>, new: Sandbox, fieldpaths: &[String]) -> Res
     check(&sandbox)?;
     sandbox.updated_at = draft.now;
     draft.put::<Sandboxes>(&key, sandbox.clone());
-    draft.dirty();
+    if let_go(&old.labels, &sandbox.labels) {
+        draft.dirty();
+    }
     Ok(sandbox)
 }

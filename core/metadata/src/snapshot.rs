@@ -18,6 +18,7 @@ use crate::{
     check,
     core::{Core, Draft, missing},
     event,
+    gc::label::let_go,
     record::Snapshot,
     shelf::key,
     state::Snapshots,
@@ -55,13 +56,16 @@ impl Backend for Store {
         let updated = self
             .core
             .change(&scope.namespace, move |draft| {
-                let mut snapshot = Snapshot::clone(&*draft.get::<Snapshots>(&path, &info.name)?);
+                let old = draft.get::<Snapshots>(&path, &info.name)?;
+                let mut snapshot = Snapshot::clone(&old);
                 apply_label_fieldpaths(&mut snapshot.info.labels, &info.labels, &fieldpaths)?;
                 check::labels(&snapshot.info.labels)?;
                 snapshot.info.updated_at = draft.now;
                 let info = snapshot.info.clone();
                 draft.put::<Snapshots>(&path, snapshot);
-                draft.dirty();
+                if let_go(&old.info.labels, &info.labels) {
+                    draft.dirty();
+                }
                 Ok(info)
             })
             .await?;

@@ -215,6 +215,31 @@ async fn changes_are_told() {
     }
 }
 
+#[tokio::test]
+async fn only_what_may_leave_garbage_wakes_the_collector() {
+    let node = Node::with(SharingPolicy::Shared).await;
+    let scope = scope("a");
+    let stores = &node.stores;
+    let deletions = || stores.activity.borrow().deletions;
+    let mut record = container("c", "");
+    record.labels.insert("app".to_owned(), "x".to_owned());
+    record.labels.insert("containerd.io/gc.ref.content".to_owned(), "sha256:0".to_owned());
+    let mut record = stores.containers.create(&scope, record).await.unwrap();
+    let before = deletions();
+    record.labels.insert("app".to_owned(), "y".to_owned());
+    record.labels.insert("containerd.io/gc.ref.content.more".to_owned(), "sha256:1".to_owned());
+    stores.containers.update(&scope, record.clone(), &[]).await.unwrap();
+    assert_eq!(deletions(), before, "labels of no concern, and more that is kept");
+    record.labels.remove("containerd.io/gc.ref.content");
+    stores.containers.update(&scope, record.clone(), &["labels".to_owned()]).await.unwrap();
+    assert_eq!(deletions(), before + 1, "a reference that is gone");
+    record.snapshotter = "other".to_owned();
+    record.snapshot_key = "s".to_owned();
+    let paths = ["snapshotter".to_owned(), "snapshotkey".to_owned()];
+    stores.containers.update(&scope, record, &paths).await.unwrap();
+    assert_eq!(deletions(), before + 2, "another snapshot");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_leave_alone_what_comes_meanwhile() {
     let node = std::sync::Arc::new(Node::new().await);

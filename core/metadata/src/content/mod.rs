@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     check,
     core::{Core, missing},
-    event, record,
+    event,
+    gc::label::let_go,
+    record,
     shelf::key,
     state::{Blobs, Ingests, State},
 };
@@ -56,12 +58,15 @@ impl Backend for Store {
         self.core
             .change(&scope.namespace, move |draft| {
                 let key = draft.key(&[info.digest.as_str()]);
-                let mut blob = Info::clone(&*draft.get::<Blobs>(&key, info.digest.as_str())?);
+                let old = draft.get::<Blobs>(&key, info.digest.as_str())?;
+                let mut blob = Info::clone(&old);
                 apply_label_fieldpaths(&mut blob.labels, &info.labels, &fieldpaths)?;
                 check::labels(&blob.labels)?;
                 blob.updated_at = draft.now;
                 draft.put::<Blobs>(&key, blob.clone());
-                draft.dirty();
+                if let_go(&old.labels, &blob.labels) {
+                    draft.dirty();
+                }
                 Ok(blob)
             })
             .await

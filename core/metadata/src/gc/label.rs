@@ -6,6 +6,8 @@ use kevel_model::{Labels, Namespace};
 
 use super::mark::Node;
 
+/// In front of every label that is read here.
+const PREFIX: &str = "containerd.io/gc.";
 /// Keeps its object, whoever refers to it.
 pub(super) const ROOT: &str = "containerd.io/gc.root";
 /// When its object ends by itself, as an RFC 3339 time.
@@ -50,6 +52,13 @@ fn node(namespace: &Namespace, what: &str, value: &str) -> Option<Node> {
     }
 }
 
+/// Whether labels that change so may let go of something: of what they kept, or of the time that their object had. More
+/// that is kept, and labels that nobody here reads, are no reason to look.
+pub(crate) fn let_go(before: &Labels, after: &Labels) -> bool {
+    let lost = before.iter().any(|(key, value)| key.starts_with(PREFIX) && after.get(key) != Some(value));
+    lost || after.get(EXPIRE) != before.get(EXPIRE)
+}
+
 /// Whether an object's time has come. A label that is no time never comes: what can't be read is kept.
 pub(super) fn expired(labels: &Labels, now: SystemTime) -> bool {
     let time = labels.get(EXPIRE).and_then(|text| text.parse::<prost_types::Timestamp>().ok());
@@ -83,6 +92,27 @@ mod tests {
         check("gc.ref.content", None);
         let labels = Labels::from([("containerd.io/gc.bref.container.a".to_owned(), "v".to_owned())]);
         assert_eq!(keepers(&space, &labels), [Node::Container(space.clone(), "v".into())]);
+    }
+
+    #[test]
+    fn only_what_is_let_go_counts() {
+        let check = |before: &[(&str, &str)], after: &[(&str, &str)], want: bool| {
+            let labels = |pairs: &[(&str, &str)]| -> Labels {
+                pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+            };
+            assert_eq!(let_go(&labels(before), &labels(after)), want, "{before:?} {after:?}");
+        };
+        let (reference, other) = (("containerd.io/gc.ref.content", "a"), ("containerd.io/gc.ref.content", "b"));
+        check(&[], &[], false);
+        check(&[("app", "x")], &[("app", "y")], false);
+        check(&[("app", "x")], &[], false);
+        check(&[], &[reference], false);
+        check(&[reference], &[reference, ("app", "x")], false);
+        check(&[reference], &[other], true);
+        check(&[reference], &[], true);
+        check(&[(ROOT, "")], &[], true);
+        check(&[("containerd.io/gc.bref.image", "x")], &[], true);
+        check(&[], &[(EXPIRE, "2020-01-02T03:04:05Z")], true);
     }
 
     #[test]

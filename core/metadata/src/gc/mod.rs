@@ -5,7 +5,7 @@
 //! - [`collect`]: removes the records of the rest in one change, then what the backends have without a record.
 
 mod collect;
-mod label;
+pub(crate) mod label;
 mod mark;
 mod scheduler;
 
