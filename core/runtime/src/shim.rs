@@ -17,6 +17,7 @@ use kevel_proto::shim::{
 };
 use kevel_ttrpc::Code;
 use prost::Message;
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -82,6 +83,8 @@ pub struct Shim {
     /// The container's first process, when it is known.
     init: AtomicU32,
     breaker: Breaker,
+    /// Told when the breaker opens.
+    silent: Notify,
     /// Somebody sees to it that the container ends.
     ends_soon: AtomicBool,
     /// Held while the container is ended by force.
@@ -128,6 +131,7 @@ impl Shim {
             process: OnceLock::new(),
             init: AtomicU32::new(0),
             breaker: Breaker::default(),
+            silent: Notify::new(),
             ends_soon: AtomicBool::new(false),
             forcing: tokio::sync::Mutex::new(()),
             ending: tokio::sync::Mutex::new(()),
@@ -267,6 +271,7 @@ impl Shim {
         if answer.as_ref().is_err_and(|error| error.code() == Code::DeadlineExceeded) {
             if self.breaker.missed() {
                 tracing::warn!(id = self.id, pid = self.pid(), method, "a shim does not answer");
+                self.silent.notify_one();
             }
         } else if limit.is_some() {
             // What has no limit says nothing of how fast the others are answered.
@@ -278,6 +283,11 @@ impl Shim {
     /// How many calls in a row were not answered in time.
     pub(crate) fn late(&self) -> u32 {
         self.breaker.misses()
+    }
+
+    /// Waits until calls are no longer answered; each time that this begins is told once.
+    pub(crate) async fn fell_silent(&self) {
+        self.silent.notified().await;
     }
 
     /// Waits until the connection is lost.

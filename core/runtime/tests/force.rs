@@ -10,7 +10,10 @@ use std::{
 };
 
 use harness::{Node, assert_no_leaks, create, shims};
-use kevel_contract::task::{Kill, State};
+use kevel_contract::{
+    metric::MetricRegistry,
+    task::{Kill, State},
+};
 use kevel_model::Code;
 use kevel_runtime::{Role, Timeouts};
 use serde_json::json;
@@ -117,6 +120,14 @@ async fn a_delete_that_hangs_is_bounded() {
 async fn callers_of_a_silent_shim_are_refused_at_once() {
     let base = tempfile::tempdir().unwrap();
     let node = node(base.path(), &["mute", "ok"]).await;
+    let metrics = MetricRegistry::default();
+    node.shims.expose(&metrics).unwrap();
+    let stuck = |stage: &str| {
+        let families = metrics.gather();
+        let family = families.iter().find(|family| family.name() == "kevel_shim_stuck_total").unwrap();
+        let of = |metric: &&prometheus::proto::Metric| metric.get_label()[0].value() == stage;
+        family.get_metric().iter().find(of).unwrap().get_counter().get_value()
+    };
     make(&node, "c1", "mute", "").await;
     make(&node, "c2", "ok", "").await;
     for _ in 0..3 {
@@ -128,11 +139,17 @@ async fn callers_of_a_silent_shim_are_refused_at_once() {
     assert_eq!(error.code(), Code::Unavailable);
     assert!(error.chain().contains("its shim has not answered for"), "{}", error.chain());
     node.tasks.pids(&node.scope, "c2").await.unwrap();
+    node.bus.expect_stuck("c1", "silent").await;
+    assert_eq!((stuck("silent"), stuck("killed")), (1.0, 0.0));
     // Ending it is never refused.
     for id in ["c1", "c2"] {
         node.tasks.kill(&node.scope, kill(id)).await.unwrap();
         node.bus.expect("c1", &["/tasks/exit", "/tasks/delete"]).await;
     }
     assert_eq!(node.tasks.delete(&node.scope, "c2").await.unwrap().exit.status, 137);
+    for stage in ["forced", "killed"] {
+        node.bus.expect_stuck("c1", stage).await;
+        assert_eq!(stuck(stage), 1.0, "{stage}");
+    }
     assert_no_leaks(base.path(), base.path().to_str().unwrap()).await;
 }

@@ -1,7 +1,10 @@
 //! What the CRI counts and times for Prometheus, under containerd's names where containerd has them. Metrics of pods and
 //! containers themselves are CRI's own RPCs, see `metric`.
 
-use std::{future::Future, time::Instant};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use kevel_contract::metric::MetricRegistry;
 use kevel_model::Result;
@@ -47,6 +50,8 @@ pub(crate) struct PullCounters {
     running: IntGauge,
     succeeded: IntCounter,
     failed: IntCounterVec,
+    /// Under the name that containerd deprecated, with its buckets; then under the one that followed.
+    throughput: [Histogram; 2],
 }
 
 /// A call to the network plugins, as containerd calls it.
@@ -122,6 +127,9 @@ impl Counters {
     }
 }
 
+/// From a slow registry to more than a disk writes.
+const MIBPS: [f64; 11] = [0.1, 1.0, 10.0, 25.0, 75.0, 150.0, 300.0, 500.0, 1000.0, 2000.0, 4000.0];
+
 impl OperationCounters {
     fn new(registry: &MetricRegistry) -> Result<Self> {
         let name = |name: &str| format!("kevel_cri_{name}");
@@ -147,8 +155,24 @@ impl PullCounters {
             pulls: registry.counters(&name("image_pulls_total"), "pulls by how they ended", &["status"])?,
             running: running.with_label_values::<&str>(&[]),
             succeeded: registry.counter(&crio("success_total"), "pulls that succeeded")?,
+            throughput: [
+                speeds(registry, &name("image_pulling_throughput"), prometheus::DEFAULT_BUCKETS)?,
+                speeds(registry, &name("image_pulling_throughput_mibps"), &MIBPS)?,
+            ],
             failed: registry.counters(&crio("failure_total"), "pulls that failed, by error code", &["error"])?,
         })
+    }
+
+    /// Counts how fast a pull was that succeeded: bytes that came, and the time of all of it.
+    pub(crate) fn throughput(&self) -> impl FnOnce(u64, Duration) + Send + use<> {
+        let speeds = self.throughput.clone();
+        move |bytes, took| {
+            // Nothing came: neither slow nor fast.
+            if bytes > 0 && !took.is_zero() {
+                let mib = bytes as f64 / f64::from(1 << 20) / took.as_secs_f64();
+                speeds.iter().for_each(|speed| speed.observe(mib));
+            }
+        }
     }
 
     /// Pulls.
@@ -174,6 +198,11 @@ impl PullCounters {
         }
         result
     }
+}
+
+fn speeds(registry: &MetricRegistry, name: &str, buckets: &[f64]) -> Result<Histogram> {
+    let help = "bytes fetched of an image in MiB, by the seconds of its pull";
+    Ok(registry.histograms(name, help, &[], buckets)?.with_label_values::<&str>(&[]))
 }
 
 /// Times work that succeeds; what fails has its own counters.
@@ -208,6 +237,11 @@ mod tests {
         pulls.pull::<()>(async { Err(kevel_model::Error::not_found("x")) }).await.unwrap_err();
         assert_eq!((pulls.succeeded.get(), pulls.failed.with_label_values(&["NotFound"]).get()), (1, 1));
         assert_eq!(pulls.running.get(), 0);
+        pulls.throughput()(0, Duration::from_secs(1));
+        pulls.throughput()(6 << 20, Duration::from_secs(2));
+        for speed in &pulls.throughput {
+            assert_eq!((speed.get_sample_count(), speed.get_sample_sum()), (1, 3.0), "nothing fetched is no speed");
+        }
         assert!(Counters::new(&registry).is_err(), "names are taken once");
     }
 }

@@ -23,6 +23,7 @@ use kevel_cri_nri::Nri;
 use kevel_cri_spec::{Node, Policy};
 use kevel_cri_streaming::Endpoint;
 use kevel_model::{Error, Namespace, Result};
+use kevel_proto::runtime::v1::{ContainerStats, PodSandboxStats};
 use tokio::sync::watch;
 
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
     runtime::Features,
     sandbox::Unfinished,
     selinux::Selinux,
-    usage::Meter,
+    usage::{Meter, Shared},
 };
 
 /// The longest that a call to a core service may take while a pod or a container is made or ended. Shims have shorter
@@ -174,6 +175,8 @@ pub struct Server {
     pub(crate) pods: Locks,
     pub(crate) locks: Locks,
     pub(crate) meter: Meter,
+    pub(crate) container_readings: Shared<Vec<ContainerStats>>,
+    pub(crate) pod_readings: Shared<Vec<PodSandboxStats>>,
     pub(crate) metrics_recent: Recent,
     pub(crate) features: Features,
     pub(crate) reach: Reach,
@@ -224,6 +227,8 @@ impl Server {
             pods: Locks::default(),
             locks: Locks::default(),
             meter: Meter::default(),
+            container_readings: Shared::default(),
+            pod_readings: Shared::default(),
             metrics_recent: Recent::default(),
             features: Features::default(),
             reach: Reach::default(),

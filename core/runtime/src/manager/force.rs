@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use kevel_proto::shim::task::{ConnectRequest, ConnectResponse, method};
 use kevel_ttrpc::Code;
 
-use super::{ShimManager, cgroup, start::blocking, stray};
+use super::{ShimManager, cgroup, start::blocking, stray, stuck::Stage};
 use crate::{Error, Result, Shim, shim::is};
 
 /// The status "stopped" of the task API.
@@ -72,6 +72,7 @@ impl ShimManager {
         let killed = blocking(move || Ok(init.is_some_and(|pid| cgroup::kill(pid, &id)))).await.unwrap_or(false);
         let runtimes = self.unstick(shim).await;
         tracing::warn!(id = shim.id, cgroup = killed, runtimes, "ended a container's processes without its shim");
+        self.stuck(shim, Stage::Forced).await;
         let end = tokio::time::Instant::now() + self.inner.timeouts.end;
         loop {
             match self.ask(shim).await {
@@ -90,6 +91,7 @@ impl ShimManager {
     /// Kills a shim and cleans up after it, unless it is a sandbox controller's, which is only let go of. Other containers that it serves are cleaned up after by their own watches.
     pub(crate) async fn kill_shim(&self, shim: &Shim) {
         tracing::error!(id = shim.id, pid = shim.pid(), "killing a shim that does not answer");
+        self.stuck(shim, Stage::Killed).await;
         if !shim.hosted && !shim.kill() {
             let path = shim.bundle.path.clone();
             let _ = blocking(move || {

@@ -15,7 +15,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use super::{Key, ShimManager};
+use super::{Key, ShimManager, stuck::Stage};
 use crate::Shim;
 
 /// The states that a shim can be in; the last two are those of one that is stuck or dead.
@@ -40,6 +40,11 @@ impl ShimManager {
     /// # Errors
     /// When the name is taken.
     pub fn expose(&self, registry: &MetricRegistry) -> Result<()> {
+        let stuck = registry.counters("kevel_shim_stuck_total", "times that shims were stuck, by stage", &["stage"])?;
+        for stage in Stage::ALL {
+            stuck.with_label_values(&[stage.name()]); // an alert on a rise needs a zero before it
+        }
+        let _ = self.inner.stuck.set(stuck); // one registry, one call
         let gauges = IntGaugeVec::new(Opts::new("kevel_shims", "connections to shims by state"), &["state"]);
         let gauges = gauges.map_err(|error| kevel_model::Error::internal("making metrics").with_source(error))?;
         registry.register(Shims { manager: self.clone(), gauges })

@@ -11,12 +11,15 @@ mod recover;
 mod reports;
 mod start;
 mod stray;
+mod stuck;
 mod table;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use kevel_contract::{event::EventExchange, introspection::RuntimeInfo, task::Deleted};
 use kevel_model::{Any, Namespace};
+
+use prometheus::IntCounterVec;
 
 use crate::{
     Daemon, Error, Result, Role, Shim, Timeouts,
@@ -45,6 +48,8 @@ struct Inner {
     table: Table,
     exits: Mutex<Exits>,
     reports: Arc<Reports>,
+    /// How often shims were stuck, by stage, once somebody counts it.
+    stuck: OnceLock<IntCounterVec>,
     /// Cancelled when shims are no longer watched.
     closing: CancellationToken,
 }
@@ -63,6 +68,7 @@ impl ShimManager {
             table: Table::default(),
             exits: Mutex::default(),
             reports: Arc::default(),
+            stuck: OnceLock::new(),
             closing: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }

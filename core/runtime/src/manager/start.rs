@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use kevel_model::{Any, Namespace, check_identifier};
 
-use super::ShimManager;
+use super::{ShimManager, stuck::Stage};
 use crate::{
     Bootstrap, Bundle, Dirs, Error, Protocol, Result, Role, Shim,
     binary::{self, Invocation},
@@ -172,10 +172,13 @@ impl ShimManager {
     pub(super) fn watch(&self, shim: Arc<Shim>) {
         let manager = self.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                () = manager.inner.closing.cancelled() => {}
-                () = shim.gone.cancelled() => {}
-                () = shim.closed() => manager.lost(&shim).await,
+            loop {
+                tokio::select! {
+                    () = manager.inner.closing.cancelled() => return,
+                    () = shim.gone.cancelled() => return,
+                    () = shim.closed() => return manager.lost(&shim).await,
+                    () = shim.fell_silent() => manager.stuck(&shim, Stage::Silent).await,
+                }
             }
         });
     }

@@ -38,11 +38,25 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Bus(Arc<Mutex<Vec<Envelope>>>, Arc<Mutex<Vec<UnboundedSender<Result<Envelope>>>>>);
 
 impl Bus {
-    /// The topics of a container's events, in order.
+    /// The topics of a container's events, in order; what is told of its shim is apart.
     pub fn topics(&self, id: &str) -> Vec<String> {
         let events = self.0.lock().unwrap();
         let of = |envelope: &&Envelope| envelope.event.value.windows(id.len()).any(|part| part == id.as_bytes());
-        events.iter().filter(of).map(|envelope| envelope.topic.clone()).collect()
+        let own = events.iter().filter(of).filter(|envelope| envelope.topic != "/shims/stuck");
+        own.map(|envelope| envelope.topic.clone()).collect()
+    }
+
+    /// Waits until it was told that the shim of a container is stuck, and how far it went.
+    pub async fn expect_stuck(&self, id: &str, stage: &str) {
+        let seen = || {
+            let events = self.0.lock().unwrap();
+            let mut told = events.iter().filter(|envelope| envelope.topic == "/shims/stuck");
+            told.any(|envelope| {
+                let document: serde_json::Value = serde_json::from_slice(&envelope.event.value).unwrap();
+                document["id"] == id && document["stage"] == stage && document["pid"].is_u64()
+            })
+        };
+        until(seen, || format!("shim of {id}: nobody said that it is {stage}")).await;
     }
 
     /// Waits for the topics of a container to be these.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kevel_cgroup::{Cpu, Memory, Pids, Place, Pressure, Pressures, Stall};
-use kevel_model::{Code, Result};
+use kevel_model::{Code, Error, Result};
 use kevel_proto::runtime::v1::{
     ContainerAttributes, ContainerState, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemUsage, IoUsage,
     MemoryUsage, PsiData, PsiStats, SwapUsage, UInt64Value,
 };
+use prost::Message as _;
 
 use crate::{files::blocking, identity, image, index::Container, server::Server};
 
@@ -33,7 +34,7 @@ impl Server {
         filter: Option<&ContainerStatsFilter>,
     ) -> Result<Vec<ContainerStats>> {
         let filter = filter.cloned().unwrap_or_default();
-        let missing = |error: &kevel_model::Error| error.code() == Code::NotFound;
+        let missing = |error: &Error| error.code() == Code::NotFound;
         let id = match filter.id.as_str() {
             "" => None,
             id => match self.index.container(id) {
@@ -56,7 +57,11 @@ impl Server {
         };
         let now = self.index.snapshot();
         let list: Vec<_> = now.containers.values().filter(matches).cloned().collect();
-        Ok(self.measure_all(list).await)
+        // One that came or went since is another question.
+        let mut key = self.index.changes().to_be_bytes().to_vec();
+        filter.encode(&mut key).map_err(|error| Error::internal("encoding a filter").with_source(error))?;
+        let read = self.measure_all(list);
+        Ok(self.container_readings.get(key, read).await.as_ref().clone())
     }
 
     /// Measures containers; those that end meanwhile are left out.

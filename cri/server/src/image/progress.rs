@@ -7,12 +7,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kevel_contract::transfer::Progress;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 /// News that wait to be counted.
 const PENDING: usize = 256;
@@ -36,12 +36,31 @@ struct Layer {
     state: String,
     done: u64,
     total: u64,
+    /// Where its download began, if anything of it had to come.
+    from: Option<u64>,
 }
 
 /// Held by who pulls, for as long as it takes.
 pub(crate) struct Watched<'a> {
     pulls: &'a Pulls,
     number: u64,
+    pull: Arc<Pull>,
+    /// Ends when no more news come.
+    news: Option<JoinHandle<()>>,
+}
+
+impl Watched<'_> {
+    /// Says that the pull succeeded: `tell` is told how many bytes came from the registry and how long all of it took, when
+    /// all news are in.
+    pub(crate) fn succeeded(mut self, tell: impl FnOnce(u64, Duration) + Send + 'static) {
+        let (took, pull, news) = (self.pull.since.elapsed(), self.pull.clone(), self.news.take());
+        tokio::spawn(async move {
+            if let Some(news) = news {
+                let _ = news.await;
+            }
+            tell(pull.fetched(), took);
+        });
+    }
 }
 
 impl Pulls {
@@ -52,13 +71,14 @@ impl Pulls {
         let pull = Arc::new(Pull { image: image.to_owned(), since, layers: Mutex::default() });
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&pull));
         let (sender, mut news) = mpsc::channel(PENDING);
+        let heard = pull.clone();
         // Ends with the transfer, which has the sender.
-        tokio::spawn(async move {
+        let news = tokio::spawn(async move {
             while let Some(progress) = news.recv().await {
-                pull.heard(progress);
+                heard.heard(progress);
             }
         });
-        (sender, Watched { pulls: self, number })
+        (sender, Watched { pulls: self, number, pull, news: Some(news) })
     }
 
     /// The pulls under way, as verbose status shows them.
@@ -76,9 +96,18 @@ impl Pull {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let layer = layers.entry(progress.name).or_default();
         // Unpacking begins before the download ends; what counts is what has arrived.
+        if progress.event == "downloading" {
+            layer.from.get_or_insert(progress.progress);
+        }
         layer.done = layer.done.max(progress.progress);
         layer.total = progress.total;
         layer.state = progress.event;
+    }
+
+    /// What came from the registry, once all of it is here.
+    fn fetched(&self) -> u64 {
+        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.values().filter_map(|layer| Some(layer.total.saturating_sub(layer.from?))).sum()
     }
 
     fn describe(&self) -> Value {
@@ -140,7 +169,13 @@ mod tests {
         let state = &shown["content"][Digest::sha256(b"x").as_str()]["state"];
         assert!(state == "downloading" || state == "extracting");
         assert_eq!(pulls.describe().len(), 2);
-        drop((watched, other));
+        sender.send(news("downloading", "y", 20, 50)).await.unwrap();
+        sender.send(news("already exists", "z", 500, 500)).await.unwrap();
+        drop((sender, other));
+        let (tell, told) = tokio::sync::oneshot::channel();
+        watched.succeeded(|bytes, _| tell.send(bytes).unwrap());
+        // Of x all but the first 70 that were here, of y all but 20; z was here.
+        assert_eq!(told.await.unwrap(), 30 + 30);
         assert!(pulls.describe().is_empty());
     }
 }

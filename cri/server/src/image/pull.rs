@@ -56,7 +56,7 @@ impl Images {
         let name = reference.to_string();
         let labels = self.labels(&name);
         let credentials = credentials.or_else(|| self.config.registry.credentials(reference.registry()));
-        let (progress, _watched) = self.progress.watch(&name);
+        let (progress, watched) = self.progress.watch(&name);
         let pull = Pull {
             reference: name.clone(),
             registry: Registry {
@@ -78,6 +78,7 @@ impl Images {
         let context = |error: Error| error.context(format!("pulling image {name}"));
         let removals = self.read_index(ImageIndex::removals);
         let record = self.transfer.pull(&self.scope, pull).await.map_err(context)?;
+        watched.succeeded(self.counters.throughput());
         let image = self.read(&record).await.map_err(context)?;
         let by_digest = reference.at(record.target.digest.clone()).to_string();
         let more = [by_digest, image.id.clone()].map(|name| Record::new(name, record.target.clone(), labels.clone()));

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use kevel_model::{Code, Result};
+use kevel_model::{Code, Error, Result};
 use kevel_proto::runtime::v1::{
     ContainerState, LinuxPodSandboxStats, NetworkInterfaceUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats,
     PodSandboxStatsFilter, ProcessUsage,
 };
+use prost::Message as _;
 
 use crate::{
     container::stats::{Reading, io, memory, value},
@@ -42,8 +43,14 @@ impl Server {
         };
         let now = self.index.snapshot();
         let list: Vec<_> = now.pods.values().filter(matches).cloned().collect();
-        let measured = futures::stream::iter(list).map(|pod| async move { self.measure_pod(&pod).await });
-        Ok(measured.buffered(16).filter_map(|stats| async { stats.ok() }).collect().await)
+        // One that came or went since is another question.
+        let mut key = self.index.changes().to_be_bytes().to_vec();
+        filter.encode(&mut key).map_err(|error| Error::internal("encoding a filter").with_source(error))?;
+        let read = async {
+            let measured = futures::stream::iter(list).map(|pod| async move { self.measure_pod(&pod).await });
+            measured.buffered(16).filter_map(|stats| async { stats.ok() }).collect::<Vec<_>>().await
+        };
+        Ok(self.pod_readings.get(key, read).await.as_ref().clone())
     }
 
     async fn measure_pod(&self, pod: &Pod) -> Result<PodSandboxStats> {

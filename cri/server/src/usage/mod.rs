@@ -6,9 +6,11 @@ mod layer;
 pub(crate) mod network;
 mod oom;
 mod rate;
+mod share;
 
 pub(crate) use layer::{Counted, Layers};
 pub(crate) use oom::Verdict;
+pub(crate) use share::Shared;
 
 use std::{
     collections::HashMap,
