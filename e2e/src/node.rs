@@ -36,6 +36,7 @@ pub struct NodeOptions {
 pub struct Node {
     dir: tempfile::TempDir,
     daemon: Option<Child>,
+    env: Vec<(String, String)>,
     subnet: String,
     programs: Option<PathBuf>,
 }
@@ -64,9 +65,14 @@ impl Node {
     }
 
     fn prepare_in(dir: tempfile::TempDir, options: &NodeOptions) -> anyhow::Result<Self> {
-        let node = Self { dir, daemon: None, subnet: subnet(), programs: options.programs.clone() };
+        let node = Self { dir, daemon: None, env: Vec::new(), subnet: subnet(), programs: options.programs.clone() };
         fs::write(node.path("config.toml"), node.config(options))?;
         Ok(node)
+    }
+
+    /// Sets a variable for the daemon, from its next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// A path below the node's directory.
@@ -110,6 +116,7 @@ impl Node {
             .arg("--config")
             .arg(self.path("config.toml"))
             .env("PATH", search)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use kevel_e2e::{Node, NodeOptions, run};
+use kevel_e2e::{Node, NodeOptions, run, until};
 
 fn node() -> Node {
     Node::start(&NodeOptions::default()).unwrap()
@@ -62,7 +62,13 @@ fn namespaces_come_and_go() {
 
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
-    let mut node = node();
+    let no_sync = "[plugins.\"io.containerd.metadata.v1.bolt\"]\nno_sync = true\n";
+    for config in [String::new(), no_sync.to_owned()] {
+        survives_a_kill(Node::start(&NodeOptions { config, ..NodeOptions::default() }).unwrap());
+    }
+}
+
+fn survives_a_kill(mut node: Node) {
     for number in 0..20 {
         node.ctr(&["namespaces", "create", &format!("n{number}")]).unwrap();
     }
@@ -75,15 +81,96 @@ fn what_was_acknowledged_survives_a_kill() {
 }
 
 #[test]
-fn sigterm_ends_it_and_sighup_does_not() {
+fn sigterm_ends_it() {
     let mut node = node();
-    let pid = node.pid().unwrap().to_string();
-    run(Path::new("/bin/kill"), &["-HUP", &pid]).unwrap().ok().unwrap();
     node.ctr(&["version"]).unwrap();
     assert_eq!(node.stop().unwrap(), 0);
     assert!(!node.socket().exists());
-    assert!(node.log().contains("SIGHUP is ignored"), "{}", node.log());
     node.assert_no_leaks().unwrap();
+}
+
+/// Sends SIGHUP and answers what the daemon logs until a line has `last` in it.
+fn hang_up(node: &Node, last: &str) -> String {
+    let before = node.log().len();
+    let pid = node.pid().unwrap().to_string();
+    run(Path::new("/bin/kill"), &["-HUP", &pid]).unwrap().ok().unwrap();
+    let said = || node.log()[before..].to_owned();
+    until(last, || said().lines().any(|line| line.contains(last)).then_some(())).unwrap();
+    said()
+}
+
+#[test]
+fn sighup_takes_on_what_changed_and_refuses_what_is_wrong() {
+    let mut node = Node::prepare(&NodeOptions::default()).unwrap();
+    let file = node.path("config.toml");
+    let base = fs::read_to_string(&file).unwrap().replace("level = \"debug\"", "level = \"info\"");
+    let write = |text: String| fs::write(&file, text).unwrap();
+    write(base.clone());
+    node.launch().unwrap();
+    let (reloaded, wrong) = ("configuration reloaded", "goes on with the one before");
+    assert!(hang_up(&node, reloaded).contains("changed=[]"), "{}", node.log());
+
+    // The log level, the collector's thresholds and the handlers change at once; what cannot is named.
+    let changed = format!(
+        "{}\n[plugins.\"io.containerd.gc.v1.scheduler\"]\nmutation_threshold = 7\n\
+         [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.second]\n\
+         runtime_type = \"io.containerd.runc.v2\"\n\
+         [plugins.\"io.containerd.service.v1.diff-service\"]\nsync_fs = true\n",
+        base.replace("version = 4\n", "version = 4\noom_score = 1\n").replace("level = \"info\"", "level = \"debug\"")
+    );
+    write(changed.clone());
+    let said = hang_up(&node, reloaded);
+    for want in ["io.containerd.gc.v1.scheduler", "io.containerd.cri.v1.runtime", "waiting=2"] {
+        assert!(said.lines().any(|line| line.contains(reloaded) && line.contains(want)), "{want}: {said}");
+    }
+    for waits in ["io.containerd.service.v1.diff-service", "oom_score"] {
+        let line = |line: &str| line.contains(waits) && line.contains("waits for the next start");
+        assert!(said.lines().any(line), "{waits}: {said}");
+    }
+    let debugs = |node: &Node| node.log().lines().filter(|line| line.contains("DEBUG")).count();
+    let before = debugs(&node);
+    node.ctr(&["namespaces", "ls"]).unwrap();
+    until("lines of level debug", || (debugs(&node) > before).then_some(())).unwrap();
+
+    // Each wrong file is refused as a whole, also what is right in it; the daemon says where and goes on.
+    for (text, want) in [
+        ("version = ".to_owned(), "not TOML"),
+        (changed.replace("level = \"debug\"", "level = \"loud\""), "debug.level: \\\"loud\\\""),
+        (changed.replace("mutation_threshold = 7", "mutation_threshold = 7\npause_threshold = 2.0"), "pause_threshold"),
+        (changed.replace("sync_fs = true", "sync_fs = 3"), "io.containerd.service.v1.diff-service"),
+        (changed.replace("runtimes.second]", "runtimes.second]\nruntime_path = \"x\""), "runtimes.second.runtime_path"),
+    ] {
+        write(text);
+        let said = hang_up(&node, wrong);
+        assert!(said.contains(want), "{want}: {said}");
+        node.ctr(&["version"]).unwrap();
+    }
+    write(base);
+    hang_up(&node, reloaded);
+    assert_eq!(node.stop().unwrap(), 0);
+}
+
+#[test]
+fn the_service_manager_is_told_of_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut node = Node::prepare(&NodeOptions::default()).unwrap();
+    node.set_env("NOTIFY_SOCKET", &path.display().to_string());
+    node.launch().unwrap();
+    let told = || {
+        let mut bytes = [0; 512];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    assert!(told().contains("READY=1"));
+    hang_up(&node, "configuration reloaded");
+    let reloading = told();
+    assert!(reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert!(told().contains("READY=1"));
+    node.stop().unwrap();
+    assert!(told().contains("STOPPING=1"));
 }
 
 #[test]
@@ -150,6 +237,59 @@ fn configurations_are_shown_and_migrated() {
     assert!(migrated.contains("[plugins.\"io.containerd.cri.v1.images\".pinned_images]"), "{migrated}");
     let dumped = run(&keveld(), &["--config", file.to_str().unwrap(), "config", "dump"]).unwrap().ok().unwrap();
     assert!(dumped.contains("a/b:c"), "{dumped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cri_is_served_on_the_loopback_when_it_is_configured() {
+    use kevel_proto::runtime::v1::{VersionRequest, runtime_service_client::RuntimeServiceClient};
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listener = format!("[plugins.\"io.containerd.server.v1.grpc-tcp\"]\naddress = \"127.0.0.1:{port}\"\n");
+    let config = format!("{listener}[plugins.\"io.containerd.grpc.v1.cri\"]\ndisable_tcp_service = false\n");
+    let _node = Node::start(&NodeOptions { config, ..NodeOptions::default() }).unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let version = RuntimeServiceClient::new(channel.clone()).version(VersionRequest::default()).await.unwrap();
+    assert_eq!(version.into_inner().runtime_api_version, "v1");
+    // What did not ask for TCP is not there.
+    use kevel_proto::containerd::services::version::v1::version_client::VersionClient;
+    let absent = VersionClient::new(channel).version(()).await.unwrap_err();
+    assert_eq!(absent.code(), tonic::Code::Unimplemented);
+}
+
+#[test]
+fn a_tcp_listener_that_anybody_could_use_is_refused() {
+    let table = |keys: &str| format!("[plugins.\"io.containerd.server.v1.grpc-tcp\"]\n{keys}\n");
+    for (keys, want) in [
+        ("address = \"0.0.0.0:0\"", "address: whoever reaches 0.0.0.0:0"),
+        ("address = \"127.0.0.1:0\"\ntls_cert = \"/x\"", "tls_cert and tls_key"),
+        ("address = \"127.0.0.1:0\"\ntls_cert = \"/x\"\ntls_key = \"/x\"", "tls_cert: reading /x"),
+    ] {
+        let options = NodeOptions { config: table(keys), ..NodeOptions::default() };
+        let refused = format!("{:#}", Node::start(&options).err().expect(keys));
+        assert!(refused.contains(want), "{keys}: {refused}");
+    }
+}
+
+#[test]
+fn the_debug_socket_tells_of_the_daemon() {
+    let mut node = Node::prepare(&NodeOptions::default()).unwrap();
+    let (file, socket) = (node.path("config.toml"), node.path("debug.sock"));
+    let mut text = fs::read_to_string(&file).unwrap();
+    text += &format!("\n[plugins.\"io.containerd.server.v1.debug\"]\naddress = \"{}\"\n", socket.display());
+    fs::write(&file, text).unwrap();
+    node.launch().unwrap();
+    let curl = kevel_e2e::find("curl").unwrap();
+    let get = |path: &str| {
+        let url = format!("http://localhost{path}");
+        let said = run(&curl, &["-sf", "--unix-socket", socket.to_str().unwrap(), &url]).unwrap().ok().unwrap();
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    };
+    assert_eq!(get("/debug/vars")["pid"], node.pid().unwrap());
+    let plugins = get("/debug/plugins");
+    let own = plugins.as_array().unwrap().iter().find(|plugin| plugin["uri"] == "io.containerd.server.v1.debug");
+    assert_eq!(own.unwrap()["status"], "ok");
+    node.stop().unwrap();
+    assert!(!socket.exists());
 }
 
 #[test]

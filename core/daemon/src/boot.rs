@@ -11,7 +11,8 @@ use crate::{
     builtins, cgroup,
     cli::Cli,
     config::{self, Config, DEFAULT_CONFIG_PATH, Loaded},
-    oom,
+    logging, oom,
+    reload::Reloader,
     server::{self, Servers},
     timeouts,
 };
@@ -79,53 +80,33 @@ fn address(config: &Config, uri: &str) -> Option<String> {
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
     let loaded = configuration(cli)?;
-    logging(&loaded.config)?;
+    let level = logging::start(&loaded.config.debug)?;
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "configuration read");
     }
+    warn(&loaded);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("keveld")
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .build()?;
+    runtime.block_on(serve(Reloader { cli, started: loaded.config, level }))
+}
+
+/// Says what of a configuration is not acted on.
+pub(crate) fn warn(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!(warning, "configuration");
     }
     for key in &loaded.unknown_keys {
         tracing::warn!(key, "unknown configuration key");
     }
+    if !loaded.config.temp.is_empty() {
+        tracing::warn!("temp is not acted on: what is temporary is below the state directory");
+    }
     for name in timeouts::strangers(&loaded.config.timeouts) {
         tracing::warn!(name, "unknown key of the table timeouts");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("keveld")
-        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
-        .build()?;
-    runtime.block_on(serve(loaded.config))
-}
-
-fn logging(config: &Config) -> anyhow::Result<()> {
-    let level = match config.debug.level.as_str() {
-        "" => "info",
-        level @ ("trace" | "debug" | "info" | "warn" | "error") => level,
-        "warning" => "warn",
-        "fatal" | "panic" => "error",
-        other => bail!("debug.level: {other:?} is not trace, debug, info, warn or error"),
-    };
-    // Libraries speak up from "warn"; what an operator turns up is Kevel's own level.
-    let filter = tracing_subscriber::EnvFilter::new(format!(
-        "warn,{}",
-        ["client", "content", "cri_logs", "cri_network", "cri_server", "daemon", "database", "diff", "event"]
-            .iter()
-            .chain(&["metadata", "mount", "plugin", "registry", "runtime", "service", "snapshot", "transfer", "ttrpc"])
-            .chain(&["contract", "cri_nri", "monitor"])
-            .map(|name| format!("kevel_{name}={level}"))
-            .collect::<Vec<_>>()
-            .join(",")
-    ));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match config.debug.format.as_str() {
-        "" | "text" => builder.with_ansi(false).init(),
-        "json" => builder.json().init(),
-        other => bail!("debug.format: {other:?} is not text or json"),
-    }
-    Ok(())
 }
 
 fn directories(config: &Config) -> anyhow::Result<()> {
@@ -139,7 +120,7 @@ fn directories(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     let text = |path: &Path| path.display().to_string();
     let mut properties = BTreeMap::from([
         ("io.containerd.plugin.root".to_owned(), text(&config.root)),
@@ -174,7 +155,7 @@ fn settings(config: &Config) -> Settings {
 }
 
 /// Every plugin: the builtin ones and the configuration's proxies.
-fn registry(config: &Config) -> anyhow::Result<Registry> {
+pub(crate) fn registry(config: &Config) -> anyhow::Result<Registry> {
     let mut registry = builtins::registry();
     for registration in kevel_client::proxy::registrations(&config.proxy_plugins)? {
         registry.push(registration);
@@ -182,18 +163,19 @@ fn registry(config: &Config) -> anyhow::Result<Registry> {
     Ok(registry)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(reloader: Reloader<'_>) -> anyhow::Result<()> {
+    let config = &reloader.started;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting keveld");
     // A wrong value refuses to start before anything is touched; unknown keys are logged as each plugin starts.
-    let checked = registry(&config)?.check(settings(&config))?;
+    let checked = registry(config)?.check(settings(config))?;
     for uri in checked.strangers() {
         tracing::warn!(plugin = uri, "configuration of a plugin that is not here");
     }
-    directories(&config)?;
+    directories(config)?;
     cgroup::join(&config.cgroup.path)?;
     oom::adjust(config.oom_score);
     let mut signals = Signals::new()?;
-    let graph = checked.start().await?;
+    let mut graph = checked.start().await?;
     let stop = CancellationToken::new();
     let tracker = TaskTracker::new();
     let started = start_servers(&graph, &stop, &tracker).await;
@@ -204,7 +186,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("keveld is ready");
-    signals.wait().await;
+    while let Signal::Reload = signals.next().await {
+        tokio::task::block_in_place(|| reloader.reload(&mut graph));
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping");
     stop.cancel();
@@ -247,16 +231,19 @@ impl Signals {
         })
     }
 
-    /// Answers when the daemon is told to stop.
-    async fn wait(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::info!("SIGHUP is ignored"),
-            }
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.term.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
         }
     }
+}
+
+/// What the daemon is told.
+enum Signal {
+    Stop,
+    Reload,
 }
 
 #[cfg(test)]

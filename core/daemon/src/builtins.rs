@@ -33,6 +33,12 @@ pub(crate) fn registry() -> Registry {
     kevel_service::register(&mut registry);
     kevel_cri_server::plugin::register(&mut registry);
     // Where clients reach it.
-    registry.add::<server::Metrics>().add::<server::Ttrpc>().add::<server::Grpc>();
+    registry
+        .add::<server::GrpcCounter>()
+        .add::<server::Metrics>()
+        .add::<server::Ttrpc>()
+        .add::<server::Grpc>()
+        .add::<server::GrpcTcp>()
+        .add::<server::Debug>();
     registry
 }

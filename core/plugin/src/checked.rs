@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::{Graph, GraphError, InitContext, InitError, PluginStatus, Report, Settings, registry::Ready};
+use crate::{
+    Graph, GraphError, InitContext, InitError, PluginStatus, Report, Settings, registry::Ready, reload::Running,
+};
 
 /// Plugins that can be started: every table was read, every requirement has somebody to meet it. Nothing was touched
 /// yet, so a daemon makes one before it touches the disk, and drops it when it only wanted to know.
@@ -44,6 +46,7 @@ impl Checked {
                 status,
                 unknown_keys: plugin.unknown_keys,
             };
+            graph.running.push(Running { uri, table: plugin.effective, reloader: told.reloader });
             graph.add(plugin.kind, report, result.ok(), told.closers);
         }
         check_required(&settings.required, graph).await

@@ -8,7 +8,12 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use crate::Reports;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    InitError, Reports,
+    reload::{Reload, Reloader, reloader},
+};
 
 /// What a plugin declares of itself while it starts; shown by introspection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +47,7 @@ pub struct InitContext {
 pub(crate) struct Told {
     pub(crate) declared: Declared,
     pub(crate) closers: Vec<Closer>,
+    pub(crate) reloader: Option<Reloader>,
 }
 
 impl InitContext {
@@ -83,6 +89,16 @@ impl InitContext {
     /// Has `close` run when the graph stops, before anything that this plugin needed is closed.
     pub fn on_close<F: Future<Output = ()> + Send + 'static>(&self, close: impl FnOnce() -> F + Send + 'static) {
         self.tell(|told| told.closers.push(Box::new(move || Box::pin(close()))));
+    }
+
+    /// Has `look` see the plugin's table when the configuration is read anew and says something else. What it answers is
+    /// done when no plugin refuses. Without this a changed table waits for the next start.
+    pub fn on_reload<C: DeserializeOwned>(
+        &self,
+        look: impl Fn(C) -> Result<Reload, InitError> + Send + Sync + 'static,
+    ) {
+        let reloader = reloader(self.uri.clone(), look);
+        self.tell(|told| told.reloader = Some(reloader));
     }
 
     fn tell<T>(&self, change: impl FnOnce(&mut Told) -> T) {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Kind, PluginStatus, Report, Reports, context::Closer, registry::Erased};
+use crate::{Kind, PluginStatus, Report, Reports, context::Closer, registry::Erased, reload::Running};
 
 /// The plugins that started, their handles by kind, and a report on every one that was tried.
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub struct Graph {
     handles: HashMap<TypeId, BTreeMap<String, Erased>>,
     kinds: HashMap<TypeId, Vec<Arc<Report>>>,
     reports: Reports,
+    pub(crate) running: Vec<Running>,
     closers: Vec<(String, Vec<Closer>)>,
 }
 

@@ -46,6 +46,7 @@ mod deps;
 mod error;
 mod graph;
 mod registry;
+mod reload;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ pub use deps::{All, Dep, Deps, Maybe, One, Requirement};
 pub use error::{GraphError, InitError};
 pub use graph::Graph;
 pub use registry::{Registration, Registry};
+pub use reload::{Reload, Reloaded};
 pub use report::{PluginStatus, Report, Reports};
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -10,8 +10,16 @@ use futures::future::BoxFuture;
 pub(crate) type Erased = Box<dyn Any + Send + Sync>;
 type Outcome = Result<Erased, InitError>;
 type Init = Box<dyn FnOnce(InitContext, &Graph) -> BoxFuture<'static, Outcome> + Send>;
-/// Reads a plugin's table; answers how to start it with that, and the keys that nothing read.
-type Read = Box<dyn FnOnce(toml::Table) -> Result<(Init, Vec<String>), String> + Send>;
+/// Reads a plugin's table.
+type Read = Box<dyn FnOnce(toml::Table) -> Result<Given, String> + Send>;
+
+/// What a plugin's table said.
+struct Given {
+    init: Init,
+    unknown_keys: Vec<String>,
+    /// The table with every key that it left out.
+    effective: toml::Table,
+}
 
 /// A plugin in the list.
 pub struct Registration {
@@ -30,6 +38,8 @@ pub(crate) struct Ready {
     pub(crate) id: String,
     pub(crate) requires: Vec<Requirement>,
     pub(crate) unknown_keys: Vec<String>,
+    /// Its table with every key that the configuration left out.
+    pub(crate) effective: toml::Table,
     pub(crate) init: Init,
 }
 
@@ -50,11 +60,12 @@ impl Registration {
             default_config: Box::new(|| table(&P::Config::default())),
             read: Box::new(|given| {
                 let (config, unknown_keys) = config::read::<Configured<P>>(given)?;
+                let effective = table(&config.0);
                 let init: Init = Box::new(move |cx, graph| {
                     let deps = P::Deps::resolve(graph);
                     Box::pin(async move { Ok(Box::new(P::init(cx, config.0, deps?).await?) as Erased) })
                 });
-                Ok((init, unknown_keys))
+                Ok(Given { init, unknown_keys, effective })
             }),
         }
     }
@@ -75,7 +86,7 @@ impl Registration {
                     let handle = connect(&cx).map(|handle| Box::new(handle) as Erased);
                     Box::pin(async move { handle })
                 });
-                Ok((init, Vec::new()))
+                Ok(Given { init, unknown_keys: Vec::new(), effective: toml::Table::new() })
             }),
         }
     }
@@ -93,9 +104,10 @@ impl Registration {
     fn read(self, settings: &Settings) -> Result<Ready, GraphError> {
         let uri = self.uri();
         let given = settings.plugins.get(&uri).cloned().unwrap_or_default();
-        let (init, unknown_keys) = (self.read)(given).map_err(|message| GraphError::Config { uri, message })?;
+        let Given { init, unknown_keys, effective } =
+            (self.read)(given).map_err(|message| GraphError::Config { uri, message })?;
         let Self { kind, type_name, id, requires, .. } = self;
-        Ok(Ready { kind, type_name, id, requires, unknown_keys, init })
+        Ok(Ready { kind, type_name, id, requires, unknown_keys, effective, init })
     }
 }
 

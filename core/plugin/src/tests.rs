@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    All, GraphError, InitContext, InitError, Kind, Maybe, One, Plugin, PluginStatus, Registration, Registry, Settings,
-    deps,
+    All, GraphError, InitContext, InitError, Kind, Maybe, One, Plugin, PluginStatus, Registration, Registry, Reload,
+    Reloaded, Settings, deps,
 };
 
 enum Stores {}
@@ -154,6 +154,58 @@ async fn what_was_checked_is_what_starts() {
     let wrong = settings("[\"io.example.store.v1.disk\"]\nname = 3");
     let wrong = Settings { disabled: vec!["io.example.store.v1.disk".to_owned()], ..wrong };
     assert!(matches!(registry().check(wrong).err(), Some(GraphError::Config { .. })));
+}
+
+/// Takes on another name, says that `skip` needs a new start, refuses to fail.
+struct Careful;
+static NAME: Mutex<String> = Mutex::new(String::new());
+impl Plugin for Careful {
+    type Kind = Stores;
+    const ID: &'static str = "careful";
+    type Config = StoreConfig;
+    type Deps = ();
+
+    async fn init(cx: InitContext, started: StoreConfig, (): ()) -> Result<Arc<str>, InitError> {
+        cx.on_reload(move |config: StoreConfig| {
+            if config.fail {
+                return Err(InitError::failed("never"));
+            }
+            let left = (config.skip != started.skip).then(|| "skip".to_owned());
+            Ok(Reload::new(move || *NAME.lock().unwrap() = config.name).leaving(left))
+        });
+        Ok("careful".into())
+    }
+}
+
+#[tokio::test]
+async fn a_reload_changes_all_or_nothing() {
+    let list = || {
+        let mut list = Registry::default();
+        list.add::<Careful>().add::<Disk>().add::<Lenient>();
+        list
+    };
+    let read = |text: &str| list().check(settings(text)).unwrap();
+    let name = || NAME.lock().unwrap().clone();
+    let mut graph = read("").start().await.unwrap();
+    let uri = "io.example.store.v1.careful";
+    // What is said in other words is no change.
+    assert_eq!(graph.reload(&read(&format!("[\"{uri}\"]\nskip = false"))).unwrap(), Reloaded::default());
+    let done = graph.reload(&read(&format!("[\"{uri}\"]\nname = \"a\""))).unwrap();
+    assert_eq!((done, name()), (Reloaded { changed: vec![uri.to_owned()], restart: vec![] }, "a".to_owned()));
+    // One that cannot is named, and nobody else's business; so is a key.
+    let disk = "[\"io.example.store.v1.disk\"]\nname = \"x\"";
+    let both = format!("{disk}\n[\"{uri}\"]\nname = \"b\"\nskip = true");
+    let restart = vec!["io.example.store.v1.disk".to_owned(), format!("{uri}: skip")];
+    for _ in 0..2 {
+        let done = graph.reload(&read(&both)).unwrap();
+        assert_eq!((done.restart, name()), (restart.clone(), "b".to_owned()), "what is left is said each time");
+    }
+    let refused = graph.reload(&read(&format!("[\"{uri}\"]\nname = \"c\"\nfail = true"))).unwrap_err();
+    assert_eq!(refused, GraphError::Config { uri: uri.to_owned(), message: "never".to_owned() });
+    assert_eq!(name(), "b");
+    let disabled = Settings { disabled: vec!["io.example.store.v1.disk".to_owned()], ..settings("") };
+    let done = graph.reload(&list().check(disabled).unwrap()).unwrap();
+    assert_eq!(done.restart, ["io.example.store.v1.disk"]);
 }
 
 #[tokio::test]

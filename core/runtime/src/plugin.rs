@@ -151,8 +151,12 @@ impl kevel_plugin::Plugin for TaskRuntime {
     type Config = RuntimeConfig;
     type Deps = RuntimeDeps;
 
-    async fn init(cx: InitContext, _: RuntimeConfig, deps: RuntimeDeps) -> Result<Runtime, InitError> {
-        cx.platform(kevel_model::Platform::host().to_string());
+    async fn init(cx: InitContext, config: RuntimeConfig, deps: RuntimeDeps) -> Result<Runtime, InitError> {
+        let host = kevel_model::Platform::host().to_string();
+        if config.platforms.iter().any(|platform| *platform != host) {
+            tracing::warn!(plugin = cx.uri, host, "platforms is not acted on: shims serve the host's");
+        }
+        cx.platform(host);
         cx.export("log-uri-schemes", "fifo,binary,binary-v2,file");
         let dirs = Dirs { state: cx.state.clone(), root: cx.root.clone() };
         let containers = deps.metadata.0.containers.clone();
@@ -179,7 +183,7 @@ impl kevel_plugin::Plugin for TaskRuntime {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RuntimeConfig {
-    /// Platforms that shims serve; of containerd's configuration, and told by the host here.
+    /// Platforms that shims serve; not acted on, because they are the host's.
     pub platforms: Vec<String>,
 }
 

@@ -20,13 +20,14 @@ type Ttrpc = (String, Arc<dyn kevel_ttrpc::Service>);
 #[derive(Clone, Default)]
 pub struct Offer {
     grpc: Vec<Add>,
+    tcp: Vec<Add>,
     ttrpc: Vec<Ttrpc>,
 }
 
 impl Offer {
     /// Offers gRPC services; `add` adds them to a server's routes, once for each server.
     pub fn grpc(add: impl Fn(&mut RoutesBuilder) + Send + Sync + 'static) -> Self {
-        Self { grpc: vec![Arc::new(add)], ttrpc: Vec::new() }
+        Self { grpc: vec![Arc::new(add)], tcp: Vec::new(), ttrpc: Vec::new() }
     }
 
     /// Offers a ttrpc service too, under its full name.
@@ -36,10 +37,18 @@ impl Offer {
         self
     }
 
+    /// Offers its gRPC services on TCP as well. Nothing is there that did not ask for it.
+    #[must_use]
+    pub fn on_tcp(mut self) -> Self {
+        self.tcp.clone_from(&self.grpc);
+        self
+    }
+
     /// Everything that this and `other` offer.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.grpc.extend(other.grpc);
+        self.tcp.extend(other.tcp);
         self.ttrpc.extend(other.ttrpc);
         self
     }
@@ -49,6 +58,12 @@ impl Offer {
         for add in &self.grpc {
             add(routes);
         }
+    }
+
+    /// Adds the gRPC services that are offered on TCP to a server's routes; answers whether there are any.
+    pub fn add_tcp(&self, routes: &mut RoutesBuilder) -> bool {
+        self.tcp.iter().for_each(|add| add(routes));
+        !self.tcp.is_empty()
     }
 
     /// Adds the ttrpc services to a server.
@@ -63,6 +78,10 @@ impl Offer {
 impl fmt::Debug for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.ttrpc.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Offer").field("grpc", &self.grpc.len()).field("ttrpc", &names).finish()
+        f.debug_struct("Offer")
+            .field("grpc", &self.grpc.len())
+            .field("tcp", &self.tcp.len())
+            .field("ttrpc", &names)
+            .finish()
     }
 }

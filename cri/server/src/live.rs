@@ -86,8 +86,8 @@ impl Live {
             self.containers.with_label_values(&[name]).set(count(those));
         }
         self.default_runtime.reset();
-        let default = server.settings.config.containerd.default_runtime_name.as_str();
-        self.default_runtime.with_label_values(&[default]).set(1);
+        let handlers = server.settings.handlers();
+        self.default_runtime.with_label_values(&[handlers.config.default_runtime_name.as_str()]).set(1);
         self.read_operations(server);
         let logs = server.log_stats();
         let left_out = server.index.hub.left_out();

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use crate::{
     checkpoint::{Criu, Storage},
-    config::{Handler, RuntimeConfig},
+    config::{Handler, Handlers, RuntimeConfig},
     counters::Counters,
     files::Files,
     image::Images,
@@ -54,7 +54,7 @@ pub(crate) const CALL: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Settings {
     pub(crate) config: RuntimeConfig,
-    pub(crate) handlers: BTreeMap<String, Handler>,
+    handlers: watch::Sender<Arc<Handlers>>,
     pub(crate) node: Node,
     pub(crate) policy: Policy,
     pub(crate) files: Files,
@@ -87,7 +87,7 @@ impl Settings {
             }
             (false, _) => Selinux::default(),
         };
-        let handlers = crate::config::resolve_handlers(&config)?;
+        let handlers = watch::Sender::new(Arc::new(Handlers::new(&config.containerd)?));
         let stats_period = config.stats_period()?;
         let node = node::look(config.disable_apparmor);
         let policy = Policy {
@@ -112,15 +112,23 @@ impl Settings {
     }
 
     /// The handler of that name; the default one for the empty name.
-    pub(crate) fn handler(&self, name: &str) -> Result<&Handler> {
-        let name = if name.is_empty() { &self.config.containerd.default_runtime_name } else { name };
-        self.handlers.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
-            Error::invalid_argument(format!(
-                "runtime_handler: {name:?} is not configured; there are {}",
-                known.join(", ")
-            ))
-        })
+    pub(crate) fn handler(&self, name: &str) -> Result<Arc<Handler>> {
+        self.handlers().get(name)
+    }
+
+    /// The handlers as they are now.
+    pub(crate) fn handlers(&self) -> Arc<Handlers> {
+        self.handlers.borrow().clone()
+    }
+
+    /// The handlers, and when they change.
+    pub(crate) fn follow_handlers(&self) -> watch::Receiver<Arc<Handlers>> {
+        self.handlers.subscribe()
+    }
+
+    /// Takes on other handlers, for whoever asks from now on.
+    pub(crate) fn set_handlers(&self, handlers: Handlers) {
+        self.handlers.send_replace(Arc::new(handlers));
     }
 }
 
@@ -286,8 +294,8 @@ impl Server {
     }
 
     /// The runtime of a handler, by which timers are told apart.
-    pub(crate) fn runtime_of(&self, handler: &str) -> &str {
-        self.settings.handler(handler).map_or("", |handler| handler.runtime.name.as_str())
+    pub(crate) fn runtime_of(&self, handler: &str) -> String {
+        self.settings.handler(handler).map(|handler| handler.runtime.name.clone()).unwrap_or_default()
     }
 
     /// The controller of that name.
@@ -358,7 +366,7 @@ fn networks(settings: &Settings) -> BTreeMap<String, Arc<Network>> {
     let cni = &settings.config.cni;
     let general = Arc::new(Network::new(cni.network(None, None)));
     let mut networks = BTreeMap::from([(String::new(), general.clone())]);
-    for (name, handler) in &settings.handlers {
+    for (name, handler) in settings.handlers().iter() {
         if !handler.config.cni_conf_dir.is_empty() {
             let config = cni.network(Some(&handler.config.cni_conf_dir), handler.config.cni_max_conf_num);
             networks.insert(name.clone(), Arc::new(general.beside(config)));

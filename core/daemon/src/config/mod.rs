@@ -27,7 +27,7 @@ pub(crate) struct Config {
     pub root: PathBuf,
     /// Directory of state that a reboot may lose.
     pub state: PathBuf,
-    /// Directory of temporary files; the system's when empty.
+    /// Directory of temporary files; not acted on, because what is temporary is below the state directory.
     pub temp: String,
     /// URIs of plugins that must not start.
     pub disabled_plugins: Vec<String>,

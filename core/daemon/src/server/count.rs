@@ -13,8 +13,9 @@ use hyper::{
     HeaderMap, Request, Response,
     body::{Bytes, Frame, SizeHint},
 };
-use kevel_contract::metric::MetricRegistry;
+use kevel_contract::metric::{MetricRegistry, Metrics};
 use kevel_model::Result;
+use kevel_plugin::{InitContext, InitError, Kind, One, Plugin, deps};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 use tonic::{Code, Status, body::Body};
 
@@ -25,6 +26,33 @@ const PATH: usize = 128;
 /// The path under which strange ones are counted.
 const STRANGE: &str = "/unknown/unknown";
 const CRI: &str = "runtime.v1.";
+
+/// What counts gRPC calls, whichever listener they come by.
+pub(crate) enum GrpcCounting {}
+
+impl Kind for GrpcCounting {
+    const TYPE: &'static str = "io.containerd.internal.v1";
+    type Handle = Counting;
+}
+
+deps! {
+    /// Where the counts go.
+    pub(crate) struct CountDeps { metrics: One<Metrics> }
+}
+
+/// `io.containerd.internal.v1.grpc-counting`.
+pub(crate) struct GrpcCounter;
+
+impl Plugin for GrpcCounter {
+    type Kind = GrpcCounting;
+    const ID: &'static str = "grpc-counting";
+    type Config = ();
+    type Deps = CountDeps;
+
+    async fn init(_: InitContext, (): (), deps: CountDeps) -> std::result::Result<Counting, InitError> {
+        Counting::new(&deps.metrics).map_err(InitError::failed)
+    }
+}
 
 /// The metrics of all methods. Cheap to clone.
 #[derive(Clone)]

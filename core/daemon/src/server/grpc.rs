@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use kevel_contract::metric::Metrics;
 use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
 use kevel_service::{GrpcPlugins, Offer};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::RoutesBuilder, transport::Server as Tonic};
 
-use super::{Server, Servers, Serving, count::Counting, socket::Socket};
+use super::{
+    Server, Servers, Serving,
+    count::{Counting, GrpcCounting},
+    socket::Socket,
+};
 
 /// Calls of one connection that may run at once; kubelet and busy clients stay far below.
 const MAX_STREAMS: u32 = 4096;
@@ -24,7 +27,7 @@ deps! {
     pub(crate) struct Deps {
         plugins: All<GrpcPlugins>,
         /// Where calls are counted.
-        metrics: One<Metrics>,
+        counting: One<GrpcCounting>,
     }
 }
 
@@ -37,9 +40,14 @@ impl Plugin for Grpc {
     async fn init(cx: InitContext, config: Socket, deps: Deps) -> Result<Server, InitError> {
         cx.export("address", config.address.clone());
         let offers: Vec<_> = deps.plugins.0.into_values().collect();
-        let counting = Counting::new(&deps.metrics).map_err(InitError::failed)?;
+        let counting = deps.counting.0;
         Ok(Server::new(move |stop| listen(config.clone(), offers.clone(), counting.clone(), stop)))
     }
+}
+
+/// A server with the limits of every gRPC listener.
+pub(super) fn builder() -> Tonic {
+    Tonic::builder().http2_keepalive_interval(Some(KEEPALIVE)).max_concurrent_streams(Some(MAX_STREAMS))
 }
 
 async fn listen(
@@ -53,11 +61,7 @@ async fn listen(
     for offer in &offers {
         offer.add_grpc(&mut routes);
     }
-    let server = Tonic::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .max_concurrent_streams(Some(MAX_STREAMS))
-        .layer(counting)
-        .add_routes(routes.routes());
+    let server = builder().layer(counting).add_routes(routes.routes());
     let path = config.address;
     Ok(Box::pin(async move {
         let served = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned());

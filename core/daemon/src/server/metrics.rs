@@ -1,19 +1,18 @@
 //! The metrics listener: Prometheus text at `/v1/metrics` (containerd's path) and `/metrics`.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Bytes, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Method, Request, Response, StatusCode, body::Bytes};
 use kevel_contract::metric::{MetricRegistry, Metrics as Registry};
 use kevel_plugin::{InitContext, InitError, One, Plugin, deps};
 use prometheus::{Encoder as _, TextEncoder};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Server, Servers, Serving};
+use super::{Server, Servers, Serving, http};
 
 /// `io.containerd.server.v1.metrics`: off unless it has an address.
 pub(crate) struct Metrics;
@@ -60,7 +59,11 @@ async fn listen(address: SocketAddr, registry: MetricRegistry, stop: Cancellatio
                 () = stop.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(connection(stream, registry.clone(), stop.clone()))),
+                Ok((stream, _)) => {
+                    let registry = registry.clone();
+                    let answer = move |request: &Request<_>| answer(request, registry.clone());
+                    tokio::spawn(http::connection(stream, answer, stop.clone()));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "accepting a metrics connection");
                     tokio::task::yield_now().await;
@@ -70,38 +73,27 @@ async fn listen(address: SocketAddr, registry: MetricRegistry, stop: Cancellatio
     }))
 }
 
-async fn connection(stream: TcpStream, registry: MetricRegistry, stop: CancellationToken) {
-    let service = service_fn(|request| {
-        let registry = registry.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &registry).await) }
-    });
-    let mut server = hyper::server::conn::http1::Builder::new();
-    // A scraper that opens a connection and says nothing must not keep it.
-    server.timer(TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(30));
-    tokio::select! {
-        served = server.serve_connection(TokioIo::new(stream), service) => {
-            if let Err(error) = served {
-                tracing::debug!(%error, "a metrics connection ended");
-            }
+fn answer<B>(
+    request: &Request<B>,
+    registry: MetricRegistry,
+) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<B> {
+    let refused = if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        Some(http::text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served\n"))
+    } else if !matches!(request.uri().path(), "/v1/metrics" | "/metrics") {
+        Some(http::text(StatusCode::NOT_FOUND, "metrics are at /v1/metrics\n"))
+    } else {
+        None
+    };
+    async move {
+        match refused {
+            Some(refused) => refused,
+            None => gather(registry).await,
         }
-        () = stop.cancelled() => {}
     }
 }
 
-async fn answer<B>(request: &Request<B>, registry: &MetricRegistry) -> Response<Full<Bytes>> {
-    let plain = |status, text: &'static str| {
-        let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-        *response.status_mut() = status;
-        response
-    };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is served\n");
-    }
-    if !matches!(request.uri().path(), "/v1/metrics" | "/metrics") {
-        return plain(StatusCode::NOT_FOUND, "metrics are at /v1/metrics\n");
-    }
+async fn gather(registry: MetricRegistry) -> Response<Full<Bytes>> {
     let encoder = TextEncoder::new();
-    let registry = registry.clone();
     // Collectors read small files.
     let gathered = tokio::task::spawn_blocking(move || {
         let mut text = Vec::new();
@@ -111,9 +103,9 @@ async fn answer<B>(request: &Request<B>, registry: &MetricRegistry) -> Response<
         Ok(Ok(text)) => text,
         Ok(Err(error)) => {
             tracing::error!(%error, "encoding metrics");
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be encoded\n");
+            return http::text(StatusCode::INTERNAL_SERVER_ERROR, "metrics can't be encoded\n");
         }
-        Err(_) => return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric can't be read\n"),
+        Err(_) => return http::text(StatusCode::INTERNAL_SERVER_ERROR, "a metric can't be read\n"),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     if let Ok(kind) = encoder.format_type().parse() {
@@ -131,7 +123,7 @@ mod tests {
         let registry = MetricRegistry::default();
         let check = async |method: Method, path: &str, want: StatusCode| {
             let request = Request::builder().method(method).uri(path).body(()).unwrap();
-            assert_eq!(answer(&request, &registry).await.status(), want, "{path}");
+            assert_eq!(answer(&request, registry.clone()).await.status(), want, "{path}");
         };
         check(Method::GET, "/v1/metrics", StatusCode::OK).await;
         check(Method::GET, "/metrics", StatusCode::OK).await;

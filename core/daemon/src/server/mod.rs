@@ -1,10 +1,14 @@
-//! The listeners: gRPC, ttrpc and metrics, each a plugin. A listener's plugin collects what it serves while the graph
+//! The listeners: gRPC on a Unix socket and on TCP, ttrpc, metrics and debug, each a plugin. A listener's plugin collects what it serves while the graph
 //! starts; its socket is opened when everything has started.
 
 mod count;
+mod debug;
 mod grpc;
+mod http;
 mod metrics;
 mod socket;
+mod tcp;
+mod tls;
 mod ttrpc;
 
 use std::sync::Arc;
@@ -13,8 +17,11 @@ use futures::future::BoxFuture;
 use kevel_plugin::Kind;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use count::GrpcCounter;
+pub(crate) use debug::Debug;
 pub(crate) use grpc::Grpc;
 pub(crate) use metrics::Metrics;
+pub(crate) use tcp::GrpcTcp;
 pub(crate) use ttrpc::Ttrpc;
 
 /// The type of listener plugins.

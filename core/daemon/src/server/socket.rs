@@ -15,7 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Socket {
-    /// Path of the socket; when empty `kevel.sock` in the state directory, with `.ttrpc` added for ttrpc.
+    /// Path of the socket; when empty `kevel.sock` in the state directory, with `.ttrpc` added for ttrpc, and none for
+    /// debug.
     pub(crate) address: String,
     /// Owner of the socket.
     pub(crate) uid: u32,
@@ -24,6 +25,11 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// The path alone, without a scheme.
+    pub(super) fn path(&self) -> &Path {
+        Path::new(self.address.strip_prefix("unix://").unwrap_or(&self.address))
+    }
+
     /// Opens the socket.
     pub(super) async fn listen(&self) -> anyhow::Result<UnixListener> {
         listen(&self.address, self.uid, self.gid).await

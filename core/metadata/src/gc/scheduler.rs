@@ -8,7 +8,7 @@ use kevel_contract::{
     metric::{MetricRegistry, Metrics},
 };
 use kevel_model::Result;
-use kevel_plugin::{InitContext, InitError, Maybe, One, Plugin, deps};
+use kevel_plugin::{InitContext, InitError, Maybe, One, Plugin, Reload, deps};
 use prometheus::{HistogramVec, IntCounterVec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -50,6 +50,13 @@ impl Default for Config {
 }
 
 impl Config {
+    fn check(&self) -> std::result::Result<(), InitError> {
+        if (0.0..=1.0).contains(&self.pause_threshold) {
+            return Ok(());
+        }
+        Err(InitError::failed(format!("pause_threshold must be between 0 and 1, not {}", self.pause_threshold)))
+    }
+
     /// Whether enough was changed between two moments.
     fn due(&self, then: Activity, now: Activity) -> bool {
         let reached = |threshold, count| threshold > 0 && count >= threshold;
@@ -84,10 +91,7 @@ impl Plugin for Scheduler {
     type Deps = Deps;
 
     async fn init(cx: InitContext, config: Config, deps: Deps) -> std::result::Result<GarbageCollector, InitError> {
-        if !(0.0..=1.0).contains(&config.pause_threshold) {
-            let wrong = format!("pause_threshold must be between 0 and 1, not {}", config.pause_threshold);
-            return Err(InitError::Failed(wrong.into()));
-        }
+        config.check()?;
         cx.export("PauseThreshold", config.pause_threshold.to_string());
         cx.export("DeletionThreshold", config.deletion_threshold.to_string());
         cx.export("MutationThreshold", config.mutation_threshold.to_string());
@@ -96,8 +100,16 @@ impl Plugin for Scheduler {
         let counts = deps.metrics.0.as_ref().map(Counts::new).transpose().map_err(InitError::failed)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (stopped, collector) = (stop.clone(), garbage.clone());
+        let (changes, config) = watch::channel(config);
         tasks.spawn(async move {
             stopped.run_until_cancelled(run(config, collector, activity, counts)).await;
+        });
+        cx.on_reload(move |config: Config| {
+            config.check()?;
+            let changes = changes.clone();
+            Ok(Reload::new(move || {
+                changes.send_replace(config);
+            }))
         });
         tasks.close();
         cx.on_close(move || async move {
@@ -132,12 +144,13 @@ impl Counts {
 }
 
 async fn run(
-    config: Config,
+    mut config: watch::Receiver<Config>,
     garbage: GarbageCollector,
     mut activity: watch::Receiver<Activity>,
     counts: Option<Counts>,
 ) {
-    tokio::time::sleep(config.startup_delay).await;
+    let delay = config.borrow().startup_delay;
+    tokio::time::sleep(delay).await;
     loop {
         let (since, started) = (*activity.borrow_and_update(), Instant::now());
         let collected = garbage.collect().await;
@@ -147,11 +160,17 @@ async fn run(
         if let Err(error) = collected {
             tracing::error!(error = %error.chain(), "garbage collection failed");
         }
-        tokio::time::sleep(config.rest(started.elapsed())).await;
-        if activity.wait_for(|now| config.due(since, *now)).await.is_err() {
-            return; // the store is gone
+        let rest = config.borrow().rest(started.elapsed());
+        tokio::time::sleep(rest).await;
+        while !config.borrow_and_update().due(since, *activity.borrow_and_update()) {
+            tokio::select! {
+                changed = activity.changed() => if changed.is_err() { return }, // the store is gone
+                // A threshold that was lowered may have been reached already.
+                Ok(()) = config.changed() => {}
+            }
         }
-        tokio::time::sleep(config.schedule_delay).await;
+        let delay = config.borrow().schedule_delay;
+        tokio::time::sleep(delay).await;
     }
 }
 

@@ -59,7 +59,7 @@ async fn checkpoint(server: &Arc<Server>, id: &str, location: &str, until: Insta
     let _alone = server.locks.alone(id).await;
     let container = server.running(id)?;
     stage("looking whether criu works");
-    server.may_checkpoint(server.settings.handler(&pod.record.handler)?).await?;
+    server.may_checkpoint(&*server.settings.handler(&pod.record.handler)?).await?;
     server.writable("location", location.to_owned()).await?;
     stage("pausing the container");
     server.freeze(id).await?;

@@ -104,7 +104,7 @@ async fn checkpoint(
         server.running(&container.record.id)?;
     }
     stage("looking whether criu works");
-    server.may_checkpoint(server.settings.handler(&pod.record.handler)?).await?;
+    server.may_checkpoint(&*server.settings.handler(&pod.record.handler)?).await?;
     let at = output.to_owned();
     server.reach.look(server.settings.config.host_path_timeout, move || is_empty(&at)).await?;
     stage("pausing the containers");

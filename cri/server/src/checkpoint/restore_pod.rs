@@ -49,7 +49,7 @@ impl Server {
         if let Some(pod) = self.index.snapshot().pod_named(&name) {
             return Err(Error::already_exists(format!("pod sandbox {name} exists as {}", pod.record.id)));
         }
-        self.may_checkpoint(self.settings.handler(&request.runtime_handler)?).await?;
+        self.may_checkpoint(&*self.settings.handler(&request.runtime_handler)?).await?;
         let path = request.checkpoint_path.clone();
         let dump = self.reach.look(self.settings.config.host_path_timeout, move || pod::read(&path)).await?;
         matched(&names, &dump.containers)?;

@@ -1,6 +1,6 @@
 //! Runtime handlers, which RuntimeClasses name.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use kevel_contract::container::Runtime;
 use kevel_model::{Any, Error, Result};
@@ -8,7 +8,7 @@ use kevel_proto::{any, containerd::runc::v1 as runc, runtimeoptions::v1 as gener
 use prost::{Message, Name};
 use serde::{Deserialize, Serialize};
 
-use super::RuntimeConfig;
+use super::ContainerdConfig;
 
 /// A runtime handler, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -107,15 +107,81 @@ impl Handler {
     }
 }
 
-/// Every handler of a configuration; reads base specs. Blocks.
-///
-/// # Errors
-/// The first key that is wrong.
-pub(crate) fn handlers(config: &RuntimeConfig) -> Result<BTreeMap<String, Handler>> {
-    let mut table = config.containerd.clone();
+/// Every handler, as of the last time that the configuration was read.
+#[derive(Debug)]
+pub(crate) struct Handlers {
+    /// Where they are from.
+    pub(crate) config: ContainerdConfig,
+    all: BTreeMap<String, Arc<Handler>>,
+}
+
+impl Handlers {
+    /// The handlers of a configuration; reads base specs. Blocks.
+    ///
+    /// # Errors
+    /// The first key that is wrong.
+    pub(crate) fn new(config: &ContainerdConfig) -> Result<Self> {
+        let all = handlers(config)?.into_iter().map(|(name, handler)| (name, Arc::new(handler)));
+        Ok(Self { config: config.clone(), all: all.collect() })
+    }
+
+    /// The handler of that name; the default one for the empty name.
+    ///
+    /// # Errors
+    /// When there is none, with those that there are.
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Handler>> {
+        let name = if name.is_empty() { &self.config.default_runtime_name } else { name };
+        self.all.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.all.keys().map(String::as_str).collect();
+            Error::invalid_argument(format!(
+                "runtime_handler: {name:?} is not configured; there are {}",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// Every handler, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Handler>)> {
+        self.all.iter()
+    }
+
+    /// These handlers with what another configuration makes of them, and the keys that only a new start takes on: a
+    /// handler that is no more keeps running its pods, and networks are made once.
+    ///
+    /// # Errors
+    /// The first key that is wrong.
+    pub(crate) fn changed(&self, config: &ContainerdConfig) -> Result<(Self, Vec<String>)> {
+        let mut new = Self::new(config)?;
+        let mut left = Vec::new();
+        for (name, old) in &self.all {
+            if !new.all.contains_key(name) {
+                left.push(format!("containerd.runtimes.{name}"));
+                new.all.insert(name.clone(), old.clone());
+                new.config.runtimes.insert(name.clone(), old.config.clone());
+            }
+        }
+        let network = |handler: &Handler| (handler.config.cni_conf_dir.clone(), handler.config.cni_max_conf_num);
+        for (name, handler) in &mut new.all {
+            let old = self.all.get(name);
+            if network(handler) == old.map(|old| network(old)).unwrap_or_default() {
+                continue;
+            }
+            left.push(format!("containerd.runtimes.{name}.cni_conf_dir"));
+            // A pod of its would join the general networks, which is not what the configuration says.
+            if let Some(old) = old {
+                *handler = old.clone();
+            }
+        }
+        new.all.retain(|name, handler| self.all.contains_key(name) || network(handler) == Default::default());
+        Ok((new, left))
+    }
+}
+
+fn handlers(config: &ContainerdConfig) -> Result<BTreeMap<String, Handler>> {
+    let mut table = config.clone();
     if table.default_runtime_name == "runc" {
         // A configuration that adds other handlers has not taken this one away.
-        let built_in = RuntimeConfig::default().containerd.runtimes;
+        let built_in = ContainerdConfig::default().runtimes;
         built_in.into_iter().for_each(|(name, runc)| _ = table.runtimes.entry(name).or_insert(runc));
     }
     if !table.runtimes.contains_key(&table.default_runtime_name) {
@@ -203,15 +269,15 @@ fn pack<M: Message + Name>(message: &M) -> Any {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::RuntimeConfig, *};
 
-    fn config(text: &str) -> RuntimeConfig {
-        toml::from_str(text).unwrap()
+    fn config(text: &str) -> ContainerdConfig {
+        toml::from_str::<RuntimeConfig>(text).unwrap().containerd
     }
 
     #[test]
     fn the_default_is_runc() {
-        let handlers = handlers(&RuntimeConfig::default()).unwrap();
+        let handlers = handlers(&ContainerdConfig::default()).unwrap();
         let runc = &handlers["runc"];
         assert_eq!((runc.runtime.name.as_str(), runc.sandboxer()), ("io.containerd.runc.v2", "podsandbox"));
         assert_eq!(runc.runtime.options.as_ref().unwrap().type_url, "containerd.runc.v1.Options");
@@ -242,6 +308,30 @@ mod tests {
         assert_eq!((options.config_path.as_str(), options.config_body.len()), ("/etc/runsc.toml", 0));
         assert_eq!(generic::Options::decode(value("other").as_slice()).unwrap().config_body, b"A = 1\n");
         assert!(handlers["kata"].runtime.options.is_none());
+    }
+
+    #[test]
+    fn handlers_change_while_pods_run() {
+        let handler = |name: &str, more: &str| {
+            format!("[containerd.runtimes.{name}]\nruntime_type = \"io.containerd.{name}.v2\"\n{more}\n")
+        };
+        let before = Handlers::new(&config(&[handler("kata", ""), handler("old", "")].concat())).unwrap();
+        let own_network = "cni_conf_dir = \"/etc/cni/other\"";
+        let text = [
+            "[containerd]\ndefault_runtime_name = \"kata\"\n".to_owned(),
+            handler("kata", "runtime_path = \"/opt/kata\""),
+            handler("nvidia", "pod_annotations = [\"a.*\"]"),
+            handler("net", own_network),
+        ];
+        let (after, left) = before.changed(&config(&text.concat())).unwrap();
+        assert_eq!(after.get("").unwrap().config.runtime_path, "/opt/kata");
+        assert_eq!(after.get("nvidia").unwrap().config.pod_annotations, ["a.*"]);
+        assert_eq!(after.get("old").unwrap().runtime.name, "io.containerd.old.v2", "it may have pods");
+        assert!(after.get("net").is_err(), "its network is not there");
+        let gone = ["containerd.runtimes.old", "containerd.runtimes.runc", "containerd.runtimes.net.cni_conf_dir"];
+        assert_eq!(left, gone);
+        let error = after.changed(&config(&handler("kata", "runtime_path = \"x\""))).unwrap_err();
+        assert_eq!(error.to_string(), "containerd.runtimes.kata.runtime_path: not an absolute path");
     }
 
     #[test]

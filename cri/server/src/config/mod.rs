@@ -6,7 +6,7 @@ mod images;
 mod registry;
 mod runtime;
 
-pub(crate) use handler::handlers as resolve_handlers;
+pub(crate) use handler::Handlers;
 pub use handler::{Handler, HandlerConfig};
 pub use images::{ImageDecryption, ImagesConfig, RegistryConfig, RuntimePlatform};
 pub use registry::{Endpoints, HostAuth, HostConfig, HostTls};

@@ -108,8 +108,8 @@ async fn make(
     }
     let handler = server.settings.handler(&pod.record.handler)?;
     let wanted = config.image.clone().unwrap_or_default().image;
-    let (image, saved) = image(server, handler, &wanted, archive).await?;
-    let snapshotter = server.snapshotter_of(handler);
+    let (image, saved) = image(server, &handler, &wanted, archive).await?;
+    let snapshotter = server.snapshotter_of(&handler);
     server.images.unpacked(&image, &snapshotter).await?;
     let images = image_volume::find(server, &config)?;
     let id = identity::new_id()?;
@@ -134,7 +134,7 @@ async fn make(
         config: Stored(config),
         id,
     };
-    let plan = Plan { pod, handler, image, volumes: images, snapshotter, saved };
+    let plan = Plan { pod, handler: &handler, image, volumes: images, snapshotter, saved };
     let mut undo = Undo::new(server.settings.defer_cleanup);
     let labels = record.labels.clone();
     let timer = server.counters.container_create.with_label_values(&[plan.handler.runtime.name.as_str()]);

@@ -137,7 +137,7 @@ impl Server {
         blocking(move || files::remove_dir(&artifacts)).await?;
         let dir = self.settings.files.image_volumes(&pod.id);
         let Some(targets) = listed(dir.clone()).await? else { return Ok(()) };
-        let name = self.snapshotter_of(self.settings.handler(&pod.handler)?);
+        let name = self.snapshotter_of(&*self.settings.handler(&pod.handler)?);
         for target in targets {
             let _alone = self.locks.alone(&target.to_string_lossy()).await;
             let done = forget(self.snapshotter(&name)?, self, &target).await;
@@ -149,7 +149,7 @@ impl Server {
     /// After a start: removes volumes of pods that are gone, and snapshots of volumes that a reboot unmounted.
     pub(crate) async fn clean_image_volumes(self: Arc<Self>) {
         let names: std::collections::BTreeSet<String> =
-            self.settings.handlers.values().map(|handler| self.snapshotter_of(handler)).collect();
+            self.settings.handlers().iter().map(|(_, handler)| self.snapshotter_of(handler)).collect();
         for name in names {
             if let Err(error) = self.clean_in(&name).await {
                 tracing::warn!(snapshotter = name, error = error.chain(), "image volumes are left");

@@ -120,13 +120,13 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
     };
     let handler = server.settings.handler(&pod.record.handler)?;
     let images = server.to_restore(id).await?;
-    let own = io_owner(handler, container)?;
+    let own = io_owner(&handler, container)?;
     let create = task::Create {
         container_id: id.to_owned(),
         rootfs,
         stdio,
         options: match &images {
-            Some(dir) => Some(restore::options(handler, own, dir)?),
+            Some(dir) => Some(restore::options(&handler, own, dir)?),
             None => own,
         },
         runtime_path: handler.config.runtime_path.clone(),

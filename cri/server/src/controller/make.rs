@@ -33,8 +33,8 @@ impl PauseController {
         let pause = self.images.config.sandbox_image().to_owned();
         let image = self.images.ensure(&pause, &name).await;
         let image = image.map_err(|error| error.context(format!("sandbox image {pause}")))?;
-        let spec = self.spec(&record, handler, &image, &create.netns_path).await?;
-        let container = self.container(&create.sandbox, handler, &image, &name, spec)?;
+        let spec = self.spec(&record, &handler, &image, &create.netns_path).await?;
+        let container = self.container(&create.sandbox, &handler, &image, &name, spec)?;
         let source = Source {
             snapshotter: self.snapshotter(&name)?,
             name: &name,

@@ -35,7 +35,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CriConfig {
-    /// Do not serve the CRI over TCP; it never is.
+    /// Do not serve the CRI at the address of `io.containerd.server.v1.grpc-tcp`.
     pub disable_tcp_service: bool,
     /// The IP address that clients of Exec, Attach and PortForward come to; the address of the node's default route
     /// when it is empty.
@@ -122,6 +122,7 @@ impl Plugin for CriPlugin {
         let mut controllers = deps.controllers.0;
         controllers.insert("podsandbox".to_owned(), deps.podsandbox.0);
         let wrong = |error: kevel_model::Error| InitError::Config { uri: cx.uri.clone(), message: error.chain() };
+        let tcp = !config.disable_tcp_service;
         let (streaming, clients) = Endpoint::bind(&config.streaming()).await.map_err(wrong)?;
         cx.export("StreamServer", streaming.base());
         let (content, leases) = (deps.metadata.content.clone(), deps.metadata.leases.clone());
@@ -156,9 +157,10 @@ impl Plugin for CriPlugin {
             streaming.close();
             tasks.iter().for_each(tokio::task::JoinHandle::abort);
         });
-        Ok(Offer::grpc(move |routes| {
+        let offer = Offer::grpc(move |routes| {
             routes.add_service(Patient(runtime_service(server.clone())));
             routes.add_service(Patient(image_service(server.clone())));
-        }))
+        });
+        Ok(if tcp { offer.on_tcp() } else { offer })
     }
 }

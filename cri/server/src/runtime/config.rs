@@ -9,9 +9,10 @@ use crate::server::Server;
 impl Server {
     /// What the default handler's options say; else another handler of runc's; else whether systemd runs the node.
     pub(crate) fn runtime_config(&self) -> RuntimeConfigResponse {
-        let settings = &self.settings;
-        let default = settings.handlers.get(&settings.config.containerd.default_runtime_name);
-        let runc = default.into_iter().chain(settings.handlers.values()).find(|handler| handler.is_runc());
+        let handlers = self.settings.handlers();
+        let default = handlers.get("").ok();
+        let all = handlers.iter().map(|(_, handler)| handler);
+        let runc = default.iter().chain(all).find(|handler| handler.is_runc());
         let systemd = match runc {
             Some(handler) => handler.systemd_cgroup(),
             None => Path::new("/run/systemd/system").exists(),

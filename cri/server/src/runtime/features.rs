@@ -6,11 +6,10 @@ use std::{
 };
 
 use futures::future::join_all;
-use kevel_model::Any;
 use kevel_proto::runtime::v1::{RuntimeHandler, RuntimeHandlerFeatures};
 use serde_json::Value;
 
-use crate::server::Server;
+use crate::{config::Handler, server::Server};
 
 /// Features by handler.
 #[derive(Default)]
@@ -26,31 +25,31 @@ impl Features {
 }
 
 impl Server {
-    /// Asks the shim of every handler; one that does not say can do nothing special.
+    /// Asks the shim of every handler, and again when the handlers change; one that does not say can do nothing special.
     pub async fn learn_features(self: Arc<Self>) {
-        let ask = |name: String| {
-            let server = self.clone();
-            async move {
-                let Ok(handler) = server.settings.handler(&name) else { return };
-                let runtime = match handler.config.runtime_path.as_str() {
-                    "" => &handler.runtime.name,
-                    path => path,
-                };
-                server.ask(&name, runtime, handler.runtime.options.clone()).await;
+        let mut handlers = self.settings.follow_handlers();
+        loop {
+            let now = handlers.borrow_and_update().clone();
+            join_all(now.iter().map(|(_, handler)| self.ask(handler))).await;
+            if handlers.changed().await.is_err() {
+                return;
             }
-        };
-        join_all(self.settings.handlers.keys().cloned().map(ask)).await;
+        }
     }
 
-    async fn ask(&self, name: &str, runtime: &str, options: Option<Any>) {
-        match self.introspection.runtime_info(runtime, options).await {
+    async fn ask(&self, handler: &Handler) {
+        let runtime = match handler.config.runtime_path.as_str() {
+            "" => &handler.runtime.name,
+            path => path,
+        };
+        match self.introspection.runtime_info(runtime, handler.runtime.options.clone()).await {
             Ok(info) => {
                 let document = info.features.and_then(|any| serde_json::from_slice(&any.value).ok());
                 let features = read(&document.unwrap_or(Value::Null));
                 let mut known = self.features.known.write().unwrap_or_else(PoisonError::into_inner);
-                known.insert(name.to_owned(), features);
+                known.insert(handler.name.clone(), features);
             }
-            Err(error) => tracing::info!(handler = name, error = error.chain(), "features are not known"),
+            Err(error) => tracing::info!(handler = handler.name, error = error.chain(), "features are not known"),
         }
     }
 
@@ -66,8 +65,9 @@ impl Server {
 
     /// Every handler with its features; the default one under the empty name, too.
     pub(crate) fn runtime_handlers(&self) -> Vec<RuntimeHandler> {
-        let default = &self.settings.config.containerd.default_runtime_name;
-        let own = self.settings.handlers.keys().map(|name| (name.as_str(), name.as_str()));
+        let handlers = self.settings.handlers();
+        let default = &handlers.config.default_runtime_name;
+        let own = handlers.iter().map(|(name, _)| (name.as_str(), name.as_str()));
         let all = std::iter::once(("", default.as_str())).chain(own);
         let features = |of: &str| Some(self.features.of(of).unwrap_or_default());
         all.map(|(name, of)| RuntimeHandler { name: name.to_owned(), features: features(of) }).collect()

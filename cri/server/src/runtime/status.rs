@@ -1,6 +1,6 @@
 //! Status.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kevel_contract::introspection::Health;
 use kevel_cri_network::NetworkStatus;
@@ -9,7 +9,11 @@ use kevel_plugin::{PluginStatus, Report};
 use kevel_proto::runtime::v1::{RuntimeCondition, RuntimeFeatures, RuntimeStatus, StatusResponse};
 use serde_json::{Value, json};
 
-use crate::{config::Handler, operation::Progress, server::Server};
+use crate::{
+    config::{Handler, RuntimeConfig},
+    operation::Progress,
+    server::Server,
+};
 
 impl Server {
     /// Whether pods can run and have a network, and what handlers can do.
@@ -39,7 +43,9 @@ impl Server {
     async fn explain(&self, network: &NetworkStatus) -> Result<BTreeMap<String, String>> {
         let mut info = BTreeMap::new();
         let mut put = |key: &str, value: Value| drop(info.insert(key.to_owned(), value.to_string()));
-        put("config", serde_json::to_value(&self.settings.config).unwrap_or_default());
+        let containerd = self.settings.handlers().config.clone();
+        let config = RuntimeConfig { containerd, ..self.settings.config.clone() };
+        put("config", serde_json::to_value(&config).unwrap_or_default());
         put("imagesConfig", serde_json::to_value(&self.images.config).unwrap_or_default());
         put("cniconfig", self.default_network()?.describe());
         put("lastCNILoadStatus", load(&network.load.errors));
@@ -64,7 +70,7 @@ impl Server {
     }
 
     fn explain_handlers(&self) -> Value {
-        let describe = |(name, handler): (&String, &Handler)| {
+        let describe = |(name, handler): (&String, &Arc<Handler>)| {
             let features = self.features.of(name).unwrap_or_default();
             let value = json!({
                 "runtimeType": handler.runtime.name,
@@ -76,7 +82,7 @@ impl Server {
             });
             (name.clone(), value)
         };
-        Value::Object(self.settings.handlers.iter().map(describe).collect())
+        Value::Object(self.settings.handlers().iter().map(describe).collect())
     }
 }
 

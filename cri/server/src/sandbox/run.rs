@@ -114,7 +114,7 @@ async fn make(server: &Arc<Server>, request: RunPodSandboxRequest, name: String)
         config: Stored(config),
     };
     let mut undo = Undo::new(server.settings.defer_cleanup);
-    match build(server, handler, &mut record, &mut undo).await {
+    match build(server, &handler, &mut record, &mut undo).await {
         Ok(entered) => {
             publish(server, record.clone());
             drop(entered);

@@ -54,7 +54,7 @@ impl ImageService for ImageRpc {
         let request = request.into_inner();
         let handler = request.image.as_ref().map(|image| image.runtime_handler.clone()).unwrap_or_default();
         let handler = self.server.settings.handler(&handler).map_err(|error| status(&error))?;
-        let snapshotter = self.server.snapshotter_of(handler);
+        let snapshotter = self.server.snapshotter_of(&handler);
         self.server.images.pull_image(request, snapshotter).await.map(Response::new)
     }
 
