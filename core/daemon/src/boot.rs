@@ -11,7 +11,7 @@ use crate::{
     builtins, cgroup,
     cli::Cli,
     config::{self, Config, DEFAULT_CONFIG_PATH, Loaded},
-    logging, oom,
+    logging, memory, oom,
     reload::Reloader,
     server::{self, Servers},
     timeouts,
@@ -85,6 +85,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
         tracing::info!(file = %file.display(), "configuration read");
     }
     warn(&loaded);
+    memory::configure();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("keveld")
@@ -174,6 +175,7 @@ async fn serve(reloader: Reloader<'_>) -> anyhow::Result<()> {
     directories(config)?;
     cgroup::join(&config.cgroup.path)?;
     oom::adjust(config.oom_score);
+    tokio::spawn(memory::give_back());
     let mut signals = Signals::new()?;
     let mut graph = checked.start().await?;
     let stop = CancellationToken::new();

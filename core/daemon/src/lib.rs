@@ -7,6 +7,7 @@ mod cgroup;
 pub mod cli;
 mod config;
 mod logging;
+mod memory;
 mod metrics;
 mod oom;
 mod process;
