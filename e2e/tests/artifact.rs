@@ -1,6 +1,4 @@
 //! Artifacts (what is in a registry and no image) as volumes of pods.
-#![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
-
 use std::fs;
 
 use kevel_e2e::{Client, Faults, Ledger, NodeOptions, Registry};

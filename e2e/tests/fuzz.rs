@@ -80,7 +80,7 @@ impl Setup {
         T: Message + Name + Default,
     {
         let mut mutants = self.shapes.mutants(&base).unwrap();
-        shuffle(&mut mutants, number("KEVEL_FUZZ_SEED", 0x6b65_7665_6c));
+        shuffle(&mut mutants, number("KEVEL_FUZZ_SEED", 0x006b_6576_656c));
         let (all, mut sent, mut accepted) = (mutants.len(), 0, 0);
         let before = Ledger::of(&self.node, &self.faults).unwrap();
         let end = Instant::now()

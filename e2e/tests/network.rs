@@ -105,7 +105,7 @@ async fn a_detach_that_fails_is_gone_on_with_by_the_next_daemon() {
     setup.faults.release("cni-DEL");
     eventually("the pods to be finished", async || setup.unfinished().await == json!({})).await;
     let left: Vec<_> = setup.pods.list().await.unwrap().into_iter().map(|pod| pod.id).collect();
-    assert_eq!(left, [stopped.clone()], "the removal is done, the stop is one");
+    assert_eq!(left, std::slice::from_ref(&stopped), "the removal is done, the stop is one");
     setup.pods.remove_pod(&stopped).await.unwrap();
     before.wait(&setup.node, &setup.faults).unwrap();
 }

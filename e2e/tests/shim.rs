@@ -178,8 +178,10 @@ address = "{dir}/c.sock"
 fn containerd_runs_it_unchanged() {
     let registry = Registry::start(&["busybox"]).unwrap();
     let reference = registry.reference("busybox");
-    let programs: [(PathBuf, fn(&Path) -> String, bool); 2] =
-        [(find("containerd").unwrap(), newest, true), ("/usr/bin/containerd".into(), debian, false)];
+    let programs = [
+        (find("containerd").unwrap(), newest as fn(&Path) -> String, true),
+        (PathBuf::from("/usr/bin/containerd"), debian, false),
+    ];
     for (program, config, is_new) in programs {
         // Short: paths of sockets are.
         let dir = Node::directory().unwrap();

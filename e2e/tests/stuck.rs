@@ -119,7 +119,8 @@ async fn a_delete_that_hangs_is_done_in_the_end() {
     // Whoever removes is answered in bounded time, and what fails is gone on with.
     let begun = Instant::now();
     let error = pods.remove_pod(&pod).await.unwrap_err();
-    assert!(error.message().contains("failed to delete task"), "{error}");
+    // Which limit comes first, the sandbox's or that of the runtime's end, is chance.
+    assert!(error.message().starts_with("stopping sandbox"), "{error}");
     assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
     setup.faults.release("runc-delete");
     eventually("the pod to be gone", async || pods.list().await.unwrap().is_empty()).await;

@@ -195,7 +195,7 @@ fn made(
     engine: &Engine,
     parsed: &kevel_engine::Spec,
 ) -> Result<Container> {
-    let terminal = parsed.process().as_ref().and_then(|process| process.terminal()) == Some(true);
+    let terminal = parsed.process().as_ref().and_then(kevel_engine::ProcessSpec::terminal) == Some(true);
     if terminal != line.has("console-socket") {
         bail!("process.terminal and --console-socket go together");
     }

@@ -59,7 +59,7 @@ fn unused_images_make_room_before_pods_do() {
 
 /// Image GC by its own threshold, which kubelet looks at every five minutes.
 fn collect(cluster: &Cluster) {
-    let mut gone = || until("image GC", || bulk(cluster).is_empty().then_some(()));
+    let gone = || until("image GC", || bulk(cluster).is_empty().then_some(()));
     (0..6).find(|_| gone().is_ok()).unwrap_or_else(|| panic!("kubelet leaves {:?}", bulk(cluster)));
     assert_eq!(images(cluster).len(), 2, "{:?}", images(cluster));
 }

@@ -1,6 +1,6 @@
 //! The process of the spec as a list of steps: who it is, what it may, and what it runs.
 
-use std::{collections::HashMap, ffi::CString, fs, os::fd::AsRawFd as _, path::Path};
+use std::{collections::HashMap, ffi::CString, fs, path::Path};
 
 use oci_spec::runtime::{
     Capability, IOPriorityClass, Linux, LinuxIdMapping, LinuxPersonalityDomain, LinuxSchedulerFlag,

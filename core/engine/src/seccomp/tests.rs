@@ -27,7 +27,7 @@ fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 6]) -> u32 {
                     at => {
                         let at = at - ARGS;
                         let arg = args[at as usize / 8];
-                        if at % 8 == 0 { arg as u32 } else { (arg >> 32) as u32 }
+                        if at.is_multiple_of(8) { arg as u32 } else { (arg >> 32) as u32 }
                     }
                 }
             }

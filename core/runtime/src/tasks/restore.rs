@@ -23,7 +23,6 @@ use super::{
 use crate::{Bundle, bundle::remove_dir, wire};
 
 /// Where images are.
-#[expect(clippy::large_enum_variant, reason = "one of it lives for one request")]
 pub(super) enum Images {
     /// Nowhere: the task begins anew.
     None,
