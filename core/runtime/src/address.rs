@@ -1,6 +1,11 @@
 //! Addresses of shims, and connecting to them. What is said over the connection is not here.
 
-use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -130,6 +135,11 @@ async fn greeted(stream: &mut UnixStream) -> io::Result<()> {
         }
     }
     Err(io::Error::other(format!("the guest's port was refused: {:?}", String::from_utf8_lossy(&line))))
+}
+
+/// Whether there is a socket that nobody listens at.
+pub(crate) async fn is_dead(path: &Path) -> bool {
+    UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::{Key, ShimManager, start::blocking, stray};
 use crate::{
-    Bundle, Dirs, Error, Result, Role, Shim,
+    Bundle, Dirs, Error, Result, Role, Shim, address,
     bundle::remove_dir,
     log,
     shim::{Parts, is},
@@ -29,6 +30,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const NOTED_BOOT: &str = ".boot-id";
 /// Between two looks at whether the runtime is done.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+/// How long a shim that starts has from making its socket to listening at it.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How many shims are taken up at the same time.
 const PARALLEL: usize = 32;
 
@@ -74,9 +77,10 @@ impl ShimManager {
             });
             let _ = start.await; // no longer waiting than until the place is taken, or was before
         }
-        let namespaces = dirs.clone();
+        let (namespaces, manager) = (dirs.clone(), self.clone());
         Ok(tokio::spawn(async move {
             while tasks.join_next().await.is_some() {}
+            manager.remove_dead_sockets().await;
             let _ = blocking(move || {
                 remove_orphans(&namespaces);
                 Ok(())
@@ -116,6 +120,27 @@ impl ShimManager {
         self.bury(role, namespace, id, response).await;
         self.remove_bundle(&bundle).await;
         None
+    }
+
+    /// Removes sockets that nobody listens at: a shim that the daemon before was starting when it ended had made its own
+    /// before anybody noted where. Looks twice, as a shim that starts now may have made one that it does not listen at yet.
+    async fn remove_dead_sockets(&self) {
+        let Some(dir) = self.inner.daemon.socket_dir.clone() else { return };
+        let mut dead = Vec::new();
+        for path in blocking(move || Ok(sockets(&dir))).await.unwrap_or_default() {
+            if address::is_dead(&path).await {
+                dead.push(path);
+            }
+        }
+        if dead.is_empty() {
+            return;
+        }
+        tokio::time::sleep(SETTLE).await;
+        for path in dead {
+            if address::is_dead(&path).await {
+                let _ = tokio::fs::remove_file(&path).await; // no harm if it stays
+            }
+        }
     }
 
     async fn binary_of(&self, key: &Key, bundle: &Bundle, runtime_of: &RuntimeOf) -> PathBuf {
@@ -238,6 +263,13 @@ fn remove_orphans(dirs: &Dirs) {
     if let Err(error) = remove() {
         tracing::warn!(error = kevel_model::Error::from(error).chain(), "orphaned working directories stay");
     }
+}
+
+/// The sockets in a directory.
+fn sockets(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
+    entries.flatten().filter(socket).map(|entry| entry.path()).collect()
 }
 
 /// The directories in a directory, with their names; none when it does not exist.
