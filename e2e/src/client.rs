@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use kevel_proto::runtime::v1 as cri;
 use tonic::{Request, Status, transport::Channel};
 
-use crate::{Node, patience};
+use crate::{Node, node::pod_metadata, patience};
 
 /// The runtime service of a node.
 pub type Runtime = cri::runtime_service_client::RuntimeServiceClient<Channel>;
@@ -18,8 +18,7 @@ const PATIENCE: u64 = 90;
 pub struct Client {
     /// For calls that have no method here.
     pub runtime: Runtime,
-    logs: String,
-    cgroup: String,
+    pod: cri::PodSandboxConfig,
     image: String,
 }
 
@@ -29,12 +28,7 @@ impl Client {
         let (runtime, mut images) = node.cri().await?;
         let spec = cri::ImageSpec { image: image.to_owned(), ..Default::default() };
         images.pull_image(cri::PullImageRequest { image: Some(spec), ..Default::default() }).await?;
-        Ok(Self {
-            runtime,
-            logs: node.path("logs").display().to_string(),
-            cgroup: format!("/{}", node.mark()),
-            image: image.to_owned(),
-        })
+        Ok(Self { runtime, pod: node.pod(""), image: image.to_owned() })
     }
 
     /// Connects again, to a daemon that was started again.
@@ -45,18 +39,7 @@ impl Client {
 
     /// What a pod of that name is made from.
     pub fn config(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
-        cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            log_directory: self.logs.clone(),
-            linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent: self.cgroup.clone(), ..Default::default() }),
-            ..Default::default()
-        }
+        cri::PodSandboxConfig { metadata: Some(pod_metadata(name)), ..self.pod.clone() }
     }
 
     /// RunPodSandbox; the answer is the pod's id.

@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use kevel_proto::runtime::v1::{
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, image_service_client::ImageServiceClient,
+    runtime_service_client::RuntimeServiceClient,
 };
 use tonic::transport::Channel;
 
@@ -88,6 +89,18 @@ impl Node {
     /// What only this node's processes, mounts and cgroups carry in their names.
     pub fn mark(&self) -> String {
         self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What a pod of that name is made from at least: below the cgroup that carries the mark, with logs beside the node's own
+    /// directories.
+    pub fn pod(&self, name: &str) -> PodSandboxConfig {
+        let linux = LinuxPodSandboxConfig { cgroup_parent: format!("/{}", self.mark()), ..Default::default() };
+        PodSandboxConfig {
+            metadata: Some(pod_metadata(name)),
+            log_directory: self.path("logs").display().to_string(),
+            linux: Some(linux),
+            ..Default::default()
+        }
     }
 
     /// Process id of the daemon.
@@ -262,6 +275,16 @@ cache_dir = "{root}/cni"
             nri = options.nri,
             more = options.config,
         )
+    }
+}
+
+/// What the CRI wants to know of a pod of that name.
+pub(crate) fn pod_metadata(name: &str) -> PodSandboxMetadata {
+    PodSandboxMetadata {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        namespace: "default".to_owned(),
+        attempt: 0,
     }
 }
 

@@ -4,7 +4,7 @@
 use kevel_proto::runtime::v1 as cri;
 use tonic::transport::Channel;
 
-use crate::Node;
+use crate::{Node, node::pod_metadata};
 
 /// A CRI client with the image that its containers run.
 pub struct Pods {
@@ -13,7 +13,7 @@ pub struct Pods {
     /// The image service.
     pub images: cri::image_service_client::ImageServiceClient<Channel>,
     image: cri::ImageSpec,
-    cgroup: String,
+    pod: cri::PodSandboxConfig,
 }
 
 impl Pods {
@@ -21,23 +21,16 @@ impl Pods {
     pub async fn of(node: &Node, image: &str) -> anyhow::Result<Self> {
         let (runtime, images) = node.cri().await?;
         let image = cri::ImageSpec { image: image.to_owned(), ..Default::default() };
-        Ok(Self { runtime, images, image, cgroup: format!("/{}", node.mark()) })
+        Ok(Self { runtime, images, image, pod: node.pod("") })
     }
 
     /// What a pod of this name is made from.
     pub fn config(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
         cri::PodSandboxConfig {
-            metadata: Some(metadata),
+            metadata: Some(pod_metadata(name)),
             hostname: name.to_owned(),
             annotations: [("kevel.test/pod".to_owned(), name.to_owned())].into(),
-            linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent: self.cgroup.clone(), ..Default::default() }),
-            ..Default::default()
+            ..self.pod.clone()
         }
     }
 

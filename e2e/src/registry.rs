@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::{machine, program};
+use crate::{NodeOptions, machine, program};
 
 /// A running registry; stopped and removed when dropped, if it is the test's own.
 pub struct Registry {
@@ -44,6 +44,15 @@ impl Registry {
     /// The complete reference of an image.
     pub fn reference(&self, image: &str) -> &str {
         self.facts["images"][image]["ref"].as_str().unwrap_or_default()
+    }
+
+    /// Options of a node that pulls from here, and whose pods' sandboxes are made from `pause`.
+    pub fn node_options(&self) -> NodeOptions {
+        NodeOptions {
+            hosts_dir: self.hosts_dir().to_owned(),
+            sandbox_image: self.reference("pause").to_owned(),
+            ..NodeOptions::default()
+        }
     }
 
     /// What is known of an image: digests, layers, what it must unpack to.

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use kevel_e2e::{Client, Node, NodeOptions, Registry, find, run, skip_without};
+use kevel_e2e::{Client, Node, Registry, find, run, skip_without};
 use kevel_proto::runtime::v1 as cri;
 use tonic::Code;
 
@@ -55,11 +55,7 @@ async fn profiles_confine_containers() {
         return;
     }
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = registry.node_options();
     let node = Node::start(&options).unwrap();
     load(&node.path(""));
     let pods = Client::of(&node, registry.reference("busybox")).await.unwrap();

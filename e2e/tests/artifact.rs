@@ -1,7 +1,7 @@
 //! Artifacts (what is in a registry and no image) as volumes of pods.
 use std::fs;
 
-use kevel_e2e::{Client, Faults, Ledger, NodeOptions, Registry};
+use kevel_e2e::{Client, Faults, Ledger, Registry};
 use kevel_proto::runtime::v1 as cri;
 use tonic::Code;
 
@@ -9,11 +9,7 @@ use tonic::Code;
 async fn artifacts_are_volumes() {
     let registry = Registry::start(&["busybox", "pause", "artifact"]).unwrap();
     let faults = Faults::new().unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = registry.node_options();
     let mut node = faults.node(options, "", "").unwrap();
     node.launch().unwrap();
     let pods = Client::of(&node, registry.reference("busybox")).await.unwrap();

@@ -29,12 +29,10 @@ async fn setup() -> Setup {
     let handler = format!("{runtime}.containerd.runtimes.{SYSTEMD}");
     let options = format!("[{handler}.options]\nSystemdCgroup = true\n");
     let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
         config: format!(
             "[{runtime}]\ndisable_hugetlb_controller = false\n[{handler}]\nruntime_type = \"io.containerd.runc.v2\"\n{options}"
         ),
-        ..NodeOptions::default()
+        ..registry.node_options()
     };
     let node = Node::start(&options).unwrap();
     let pods = Client::of(&node, registry.reference("busybox")).await.unwrap();

@@ -34,12 +34,7 @@ struct Setup {
 fn setup() -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let faults = Faults::new().unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        programs: Some(faults.path("programs")),
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { programs: Some(faults.path("programs")), ..registry.node_options() };
     let mut node = faults.node(options, "", "").unwrap();
     node.launch().unwrap();
     Setup { registry, node, faults }

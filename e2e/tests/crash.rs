@@ -5,7 +5,7 @@
 
 use std::{fs, future::Future, time::Duration};
 
-use kevel_e2e::{Faults, Ledger, Node, NodeOptions, Registry, until};
+use kevel_e2e::{Faults, Ledger, Node, Registry, until};
 use kevel_proto::runtime::v1 as cri;
 use tonic::{Status, transport::Channel};
 
@@ -52,11 +52,7 @@ enum Release {
 async fn setup() -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let faults = Faults::new().unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = registry.node_options();
     let mut node = faults.node(options, "", "").unwrap();
     node.launch().unwrap();
     let (runtime, images) = node.cri().await.unwrap();
@@ -95,21 +91,7 @@ async fn run_pod(mut runtime: Runtime, config: cri::PodSandboxConfig) -> Done {
 
 impl Setup {
     fn pod(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
-        cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            log_directory: self.node.path("logs").display().to_string(),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.node.mark()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
+        self.node.pod(name)
     }
 
     fn image(&self) -> cri::ImageSpec {

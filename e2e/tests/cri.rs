@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use kevel_e2e::{Node, NodeOptions, Registry, until};
+use kevel_e2e::{Node, Registry, until};
 use kevel_proto::runtime::v1 as cri;
 use tonic::transport::Channel;
 
@@ -19,11 +19,7 @@ struct Setup {
 
 async fn setup() -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = registry.node_options();
     let node = Node::start(&options).unwrap();
     let (runtime, images) = node.cri().await.unwrap();
     Setup { registry, node, runtime, images }
@@ -31,23 +27,11 @@ async fn setup() -> Setup {
 
 impl Setup {
     fn pod(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
         cri::PodSandboxConfig {
-            metadata: Some(metadata),
             hostname: name.to_owned(),
-            log_directory: self.node.path("logs").display().to_string(),
             dns_config: Some(cri::DnsConfig { servers: vec!["192.0.2.53".to_owned()], ..Default::default() }),
             labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.node.mark()),
-                ..Default::default()
-            }),
-            ..Default::default()
+            ..self.node.pod(name)
         }
     }
 

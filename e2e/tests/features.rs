@@ -53,12 +53,7 @@ BinaryName = "{runc}"
         cdi = host.path().join("cdi").display(),
         runc = find("runc-1.4").unwrap().display(),
     );
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        config,
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { config, ..registry.node_options() };
     let node = Node::start(&options).unwrap();
     // Who is nobody on the node must reach its root file system, as below /run and /var/lib.
     for dir in [node.path(""), host.path().to_owned()] {
@@ -76,26 +71,12 @@ fn strings(words: &[&str]) -> Vec<String> {
 
 impl Setup {
     fn pod(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
-        cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            hostname: name.to_owned(),
-            log_directory: self.node.path("logs").display().to_string(),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.node.mark()),
-                security_context: Some(cri::LinuxSandboxSecurityContext {
-                    namespace_options: Some(cri::NamespaceOption::default()),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
+        let mut config = cri::PodSandboxConfig { hostname: name.to_owned(), ..self.node.pod(name) };
+        config.linux.as_mut().unwrap().security_context = Some(cri::LinuxSandboxSecurityContext {
+            namespace_options: Some(cri::NamespaceOption::default()),
             ..Default::default()
-        }
+        });
+        config
     }
 
     fn container(&self, name: &str) -> cri::ContainerConfig {

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kevel_e2e::{Client, Faults, Ledger, Mutant, Node, NodeOptions, Registry, Shapes};
+use kevel_e2e::{Client, Faults, Ledger, Mutant, Node, Registry, Shapes};
 use kevel_proto::runtime::v1 as cri;
 use prost::{Message, Name};
 use tokio::time::Instant;
@@ -31,11 +31,7 @@ struct Setup {
 async fn setup() -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let faults = Faults::new().unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = registry.node_options();
     let mut node = faults.node(options, "", "").unwrap();
     node.launch().unwrap();
     let pods = Client::of(&node, registry.reference("busybox")).await.unwrap();

@@ -29,12 +29,7 @@ async fn setup(lines: &str, handlers: &[(&str, &str)]) -> Setup {
             "[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.{name}]\nruntime_type = \"io.containerd.runc.v2\"\n{lines}\n"
         )
     };
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        config: handlers.iter().map(table).collect(),
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { config: handlers.iter().map(table).collect(), ..registry.node_options() };
     // What a handler starts from instead of the daemon's own: as small as a runtime takes it.
     let base = json!({
         "ociVersion": "1.0.2", "hostname": "", "annotations": {"org.example.base": "yes"},

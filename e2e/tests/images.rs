@@ -20,12 +20,7 @@ struct Setup {
 
 async fn setup(images: &[&str], config: &str) -> Setup {
     let registry = Registry::start(images).unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        config: config.to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { config: config.to_owned(), ..registry.node_options() };
     let node = Node::start(&options).unwrap();
     let (runtime, images) = node.cri().await.unwrap();
     Setup { registry, node, runtime, images }

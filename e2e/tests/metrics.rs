@@ -55,12 +55,10 @@ struct Setup {
 async fn setup() -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
         config: "[plugins.\"io.containerd.server.v1.metrics\"]\naddress = \"127.0.0.1:0\"\n\
             [plugins.\"io.containerd.cri.v1.images\"]\nstats_collect_period = 0\n"
             .to_owned(),
-        ..NodeOptions::default()
+        ..registry.node_options()
     };
     let node = Node::start(&options).unwrap();
     let (runtime, images) = node.cri().await.unwrap();
@@ -72,21 +70,7 @@ async fn setup() -> Setup {
 
 impl Setup {
     fn pod(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
-        cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            log_directory: self.node.path("logs").display().to_string(),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.node.mark()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
+        self.node.pod(name)
     }
 
     fn image(&self) -> cri::ImageSpec {

@@ -20,10 +20,8 @@ async fn setup(cni: &str, more: &str) -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let faults = Faults::new().unwrap();
     let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
         config: more.replace("FAULTS", &faults.path("").display().to_string()),
-        ..NodeOptions::default()
+        ..registry.node_options()
     };
     let mut node = faults.node(options, &cni.replace("FAULTS", &faults.path("").display().to_string()), "").unwrap();
     node.launch().unwrap();

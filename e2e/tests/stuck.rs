@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, eventually, run};
+use kevel_e2e::{Client, Faults, Ledger, Node, Registry, eventually, run};
 use kevel_proto::runtime::v1 as cri;
 use tonic::Code;
 
@@ -26,11 +26,7 @@ struct Setup {
 async fn setup(runtime: &str) -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let faults = Faults::new().unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = registry.node_options();
     let mut node = faults.node(options, "", runtime).unwrap();
     node.launch().unwrap();
     let pods = Client::of(&node, registry.reference("busybox")).await.unwrap();

@@ -33,15 +33,20 @@ impl InitError {
 
     /// The message with its causes, joined by `: `.
     pub fn chain(&self) -> String {
-        let mut out = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            out.push_str(": ");
-            out.push_str(&error.to_string());
-            next = error.source();
-        }
-        out
+        chain(self)
     }
+}
+
+/// An error's message with its causes, joined by `: `.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        out.push_str(": ");
+        out.push_str(&error.to_string());
+        next = error.source();
+    }
+    out
 }
 
 /// Why a graph can't start at all.

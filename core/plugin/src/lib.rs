@@ -55,7 +55,7 @@ pub use checked::Checked;
 pub use config::Settings;
 pub use context::{Declared, InitContext};
 pub use deps::{All, Dep, Deps, Maybe, One, Requirement};
-pub use error::{GraphError, InitError};
+pub use error::{GraphError, InitError, chain};
 pub use graph::Graph;
 pub use registry::{Registration, Registry};
 pub use reload::{Reload, Reloaded};

@@ -1,11 +1,6 @@
 //! Addresses of shims, and connecting to them. What is said over the connection is not here.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -94,12 +89,18 @@ impl Address {
         }
     }
 
+    /// Whether there is a socket that nobody listens at.
+    pub(crate) async fn is_dead(&self) -> bool {
+        let Self::Unix(path) = self else { return false };
+        UnixStream::connect(path).await.is_err_and(|error| refused(&error))
+    }
+
     /// Removes the socket of a shim that died, unless somebody listens there. The next shim of that name would have to.
     pub(crate) async fn remove_dead(&self) {
         let Self::Unix(path) = self else { return };
         for _ in 0..DEAD_LOOKS {
             match UnixStream::connect(path).await {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Err(error) if refused(&error) => {
                     let _ = tokio::fs::remove_file(path).await; // no harm if it stays
                     return;
                 }
@@ -137,9 +138,9 @@ async fn greeted(stream: &mut UnixStream) -> io::Result<()> {
     Err(io::Error::other(format!("the guest's port was refused: {:?}", String::from_utf8_lossy(&line))))
 }
 
-/// Whether there is a socket that nobody listens at.
-pub(crate) async fn is_dead(path: &Path) -> bool {
-    UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Whether a socket is there, and nobody listens at it.
+fn refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 #[cfg(test)]

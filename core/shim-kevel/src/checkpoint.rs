@@ -110,16 +110,7 @@ impl Container {
             let _ = fs::copy(work.join("restore.log"), self.bundle.join("criu-restore.log")); // CRIU may not have begun
             return Err(error);
         }
-        let made = async { Ok((opened.carry().await?, self.adopt(&pid_file)?)) };
-        let (streams, child) = match made.await {
-            Ok(made) => made,
-            Err(error) => {
-                drop(held);
-                self.force_delete().await;
-                return Err(error);
-            }
-        };
-        drop(held);
+        let (streams, child) = self.take_over(opened, &pid_file, held).await?;
         let pid = child.pid;
         self.first.made(pid, streams);
         self.first.set_status(Status::Running);

@@ -19,14 +19,14 @@ use kevel_proto::{
     },
     shim::task::CreateTaskRequest,
 };
-use kevel_shim::{Child, Publisher, Reaper};
+use kevel_shim::{Child, Hold, Publisher, Reaper};
 use prost_types::Any;
 use tokio::task::AbortHandle;
 
 use crate::{
     checkpoint::Restore,
     error::{Error, Result},
-    io::{self, For, Wanted},
+    io::{self, For, Opened, Streams, Wanted},
     options::Options,
     process::Process,
     record,
@@ -127,26 +127,24 @@ impl Container {
             opened.abandon().await;
             return Err(error);
         }
-        let made = async {
-            let streams = opened.carry().await?;
-            let child = self.adopt(&pid_file)?;
-            Ok((streams, child))
-        };
-        let (streams, child) = match made.await {
-            Ok(made) => made,
-            Err(error) => {
-                drop(held);
-                self.force_delete().await;
-                return Err(error);
-            }
-        };
-        drop(held);
+        let (streams, child) = self.take_over(opened, &pid_file, held).await?;
         self.first.made(child.pid, streams);
         self.look_at_cgroup(child.pid);
         self.tell_created(request, child.pid);
         tokio::spawn(self.clone().follow(self.first.clone(), child));
         drop(turn);
         Ok(())
+    }
+
+    /// Takes over the first process that the runtime has made: its streams, and its end. Removes what the runtime made when
+    /// that fails.
+    pub(crate) async fn take_over(&self, opened: Opened, pid_file: &Path, held: Hold) -> Result<(Streams, Child)> {
+        let made = async { Ok((opened.carry().await?, self.adopt(pid_file)?)) }.await;
+        drop(held);
+        if made.is_err() {
+            self.force_delete().await;
+        }
+        made
     }
 
     /// Takes over the process whose id a runtime wrote.

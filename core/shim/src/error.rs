@@ -55,13 +55,6 @@ impl Error {
 
     /// The message with its causes, joined by `: `.
     pub fn chain(&self) -> String {
-        let mut out = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            out.push_str(": ");
-            out.push_str(&error.to_string());
-            next = error.source();
-        }
-        out
+        kevel_plugin::chain(self)
     }
 }

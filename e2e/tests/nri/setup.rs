@@ -31,12 +31,7 @@ impl Drop for Setup {
 
 pub(crate) async fn setup(nri: &str) -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
-    let options = NodeOptions {
-        hosts_dir: registry.hosts_dir().to_owned(),
-        sandbox_image: registry.reference("pause").to_owned(),
-        nri: nri.to_owned(),
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { nri: nri.to_owned(), ..registry.node_options() };
     let node = Node::start(&options).unwrap();
     let (runtime, mut images) = node.cri().await.unwrap();
     let image = cri::ImageSpec { image: registry.reference("busybox").to_owned(), ..Default::default() };
@@ -90,21 +85,7 @@ impl Setup {
     }
 
     pub(crate) fn pod(&self, name: &str) -> cri::PodSandboxConfig {
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-            attempt: 0,
-        };
-        cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            log_directory: self.node.path("logs").display().to_string(),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                cgroup_parent: format!("/{}", self.node.mark()),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
+        self.node.pod(name)
     }
 
     pub(crate) async fn try_run(&mut self, pod: &cri::PodSandboxConfig) -> Result<String, Status> {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use kevel_plugin::{All, InitContext, InitError, One, Plugin, deps};
-use kevel_service::{GrpcPlugins, Offer};
+use kevel_plugin::{InitContext, InitError, Plugin};
+use kevel_service::Offer;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -14,7 +14,7 @@ use tonic::service::RoutesBuilder;
 
 use super::{
     Server, Servers, Serving,
-    count::{Counting, GrpcCounting},
+    count::Counting,
     grpc,
     tls::{self, Secured},
 };
@@ -39,22 +39,13 @@ pub(crate) struct Config {
     pub(crate) tls_common_name: String,
 }
 
-deps! {
-    /// Everything that serves clients.
-    pub(crate) struct Deps {
-        plugins: All<GrpcPlugins>,
-        /// Where calls are counted.
-        counting: One<GrpcCounting>,
-    }
-}
-
 impl Plugin for GrpcTcp {
     type Kind = Servers;
     const ID: &'static str = "grpc-tcp";
     type Config = Config;
-    type Deps = Deps;
+    type Deps = grpc::Deps;
 
-    async fn init(cx: InitContext, config: Config, deps: Deps) -> Result<Server, InitError> {
+    async fn init(cx: InitContext, config: Config, deps: grpc::Deps) -> Result<Server, InitError> {
         if config.address.is_empty() {
             return Err(InitError::Skip("no address is configured".to_owned()));
         }

@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 
 use super::{Key, ShimManager, start::blocking, stray};
 use crate::{
-    Bundle, Dirs, Error, Result, Role, Shim, address,
+    Bundle, Dirs, Error, Result, Role, Shim,
+    address::Address,
     bundle::remove_dir,
     log,
     shim::{Parts, is},
@@ -127,19 +128,17 @@ impl ShimManager {
     async fn remove_dead_sockets(&self) {
         let Some(dir) = self.inner.daemon.socket_dir.clone() else { return };
         let mut dead = Vec::new();
-        for path in blocking(move || Ok(sockets(&dir))).await.unwrap_or_default() {
-            if address::is_dead(&path).await {
-                dead.push(path);
+        for socket in blocking(move || Ok(sockets(&dir))).await.unwrap_or_default() {
+            if socket.is_dead().await {
+                dead.push(socket);
             }
         }
         if dead.is_empty() {
             return;
         }
         tokio::time::sleep(SETTLE).await;
-        for path in dead {
-            if address::is_dead(&path).await {
-                let _ = tokio::fs::remove_file(&path).await; // no harm if it stays
-            }
+        for socket in dead {
+            socket.remove_dead().await;
         }
     }
 
@@ -266,10 +265,10 @@ fn remove_orphans(dirs: &Dirs) {
 }
 
 /// The sockets in a directory.
-fn sockets(dir: &Path) -> Vec<PathBuf> {
+fn sockets(dir: &Path) -> Vec<Address> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
-    entries.flatten().filter(socket).map(|entry| entry.path()).collect()
+    entries.flatten().filter(socket).map(|entry| Address::Unix(entry.path())).collect()
 }
 
 /// The directories in a directory, with their names; none when it does not exist.

@@ -33,12 +33,7 @@ impl Server {
                 return Ok(String::new()); // what was left of it was finished meanwhile
             }
             let timer = server.counters.sandbox_remove.with_label_values(&[server.runtime_of(&pod.record.handler)]);
-            let done = timed(&timer, async {
-                note(&server, &id).await?;
-                stop(&server, &id).await?;
-                remove(&server, &pod).await
-            });
-            let done = done.await;
+            let done = timed(&timer, stop_and_remove(&server, &pod)).await;
             if let Err(error) = &done {
                 server.finish_later(&id, Intent::Remove, error);
             }
@@ -48,16 +43,18 @@ impl Server {
     }
 }
 
-/// Before the pod is stopped for it: a removal that fails at that is still one for the next daemon.
-async fn note(server: &Server, id: &str) -> Result<()> {
-    let dir = server.settings.files.sandbox_state(id);
-    blocking(move || intent::note(&dir, Intent::Remove)).await
+/// Removes a pod that the caller has locked. That is noted before the pod is stopped for it: a removal that fails at that is
+/// still one for the next daemon.
+pub(super) async fn stop_and_remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
+    let dir = server.settings.files.sandbox_state(&pod.record.id);
+    blocking(move || intent::note(&dir, Intent::Remove)).await?;
+    stop(server, &pod.record.id).await?;
+    remove(server, pod).await
 }
 
 /// The record goes last: while it is there, somebody can try again.
-pub(super) async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
+async fn remove(server: &Arc<Server>, pod: &Pod) -> Result<()> {
     let id = &pod.record.id;
-    note(server, id).await?;
     stage("removing the containers");
     let containers = server.index.snapshot().containers_of(id);
     let removed = join_all(containers.iter().map(|one| server.erase_container(&one.record.id))).await;

@@ -75,9 +75,6 @@ async fn go_on_with(server: &Arc<Server>, id: &str, intent: Intent) -> Result<()
         (Phase::Creating, _) => server.undo_pod(&pod.record).await,
         (Phase::Stopped, Intent::Stop(_)) => Ok(()),
         (_, Intent::Stop(_)) => stop::stop(server, id).await,
-        (_, Intent::Remove) => {
-            stop::stop(server, id).await?;
-            remove::remove(server, &pod).await
-        }
+        (_, Intent::Remove) => remove::stop_and_remove(server, &pod).await,
     }
 }
