@@ -1,6 +1,9 @@
 //! What a test left behind: processes, mounts, network namespaces, cgroups that carry the test's name.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Everything found that carries a mark.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,37 @@ impl Leaks {
     pub fn is_empty(&self) -> bool {
         self == &Self::default()
     }
+}
+
+/// Processes in the cgroups that carry the mark, which may tell it nowhere else: those of containers.
+pub(crate) fn members(mark: &str) -> Vec<String> {
+    let read = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut found: Vec<_> =
+        folders(mark).into_iter().map(read).collect::<String>().lines().map(str::to_owned).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Removes the cgroups that carry the mark and have no members.
+pub(crate) fn remove_cgroups(mark: &str) {
+    for folder in folders(mark).iter().rev() {
+        let _ = fs::remove_dir(folder); // one that is in use stays, and is found
+    }
+}
+
+/// The cgroups that carry the mark, and those in them, each after the one that it is in.
+fn folders(mark: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = cgroups(mark).into_iter().map(PathBuf::from).collect();
+    let mut next = 0;
+    while let Some(folder) = found.get(next) {
+        let inner = fs::read_dir(folder).into_iter().flatten().flatten();
+        let inner = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let inner: Vec<_> = inner.map(|entry| entry.path()).collect();
+        found.extend(inner);
+        next += 1;
+    }
+    found
 }
 
 /// Processes whose command line or working directory carries the mark.

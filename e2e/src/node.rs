@@ -14,7 +14,10 @@ use kevel_proto::runtime::v1::{
 };
 use tonic::transport::Channel;
 
-use crate::{leak::Leaks, program, wait};
+use crate::{
+    leak::{self, Leaks},
+    program, wait,
+};
 
 /// What a node is started with beside the defaults of the harness.
 #[derive(Clone, Debug, Default)]
@@ -296,11 +299,14 @@ impl Drop for Node {
         if self.daemon.is_some() {
             let _ = self.stop();
         }
-        for process in Leaks::of(&self.mark()).processes {
-            if let Some(pid) = process.split(' ').next() {
-                let _ = program::run(Path::new("/bin/kill"), &["-KILL", pid]);
-            }
+        // Shims first, which would tell of their containers' end.
+        let shims = Leaks::of(&self.mark()).processes;
+        let shims = shims.iter().filter_map(|process| process.split(' ').next().map(str::to_owned));
+        for pid in shims.chain(leak::members(&self.mark())) {
+            let _ = program::run(Path::new("/bin/kill"), &["-KILL", &pid]);
         }
+        let _ = wait::until("what was killed to end", || leak::members(&self.mark()).is_empty().then_some(()));
+        leak::remove_cgroups(&self.mark());
         let _ = program::run(Path::new("/sbin/ip"), &["link", "delete", &self.bridge()]);
         let mounts = Leaks::of(&self.mark()).mounts;
         for point in mounts.iter().rev().filter_map(|line| line.split(' ').nth(4)) {
