@@ -144,9 +144,8 @@ async fn plugins_change_updates_and_update_other_containers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_dead_plugins_cost_what_their_policy_says() {
-    // Long enough for plugins that are not meant to be slow, on a machine that is.
-    let mut setup = setup("plugin_request_timeout = \"3s\"").await;
-    let slow = json!({ "CreateContainer": 12000 });
+    let mut setup = setup("plugin_request_timeout = \"1s\"").await;
+    let slow = json!({ "CreateContainer": 5000 });
     setup.plugin("10", "skipped", json!({ "Slow": slow, "Env": { "SKIPPED": "no" } }));
     setup.plugin("20", "kept", json!({ "Slow": slow, "Keep": true, "Env": { "KEPT": "yes" } }));
     setup.plugin("30", "strict", json!({ "Slow": slow, "Keep": true, "FailPolicy": true }));

@@ -135,14 +135,12 @@ func (p *plugin) write(line Line) {
 }
 
 // event writes an event down, takes its time, and refuses it if the script says so.
-func (p *plugin) event(ctx context.Context, line Line) error {
+func (p *plugin) event(line Line) error {
 	p.write(line)
 	if wait := p.script.Slow[line.Event]; wait != 0 {
 		if _, done := p.once.LoadOrStore(line.Event, true); !done {
-			select {
-			case <-time.After(time.Duration(wait) * time.Millisecond):
-			case <-ctx.Done():
-			}
+			// The deadline of the call is not minded: who answers at that very moment may be in time.
+			time.Sleep(time.Duration(wait) * time.Millisecond)
 		}
 	}
 	if part := p.script.Die[line.Event]; part != "" && strings.Contains(line.Pod+line.Container, part) {
@@ -175,7 +173,7 @@ func (p *plugin) Configure(_ context.Context, config, runtime, version string) (
 	return api.ParseEventMask(p.script.Events)
 }
 
-func (p *plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
+func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
 	line := Line{Event: "Synchronize"}
 	for _, pod := range pods {
 		line.Pods = append(line.Pods, pod.GetName())
@@ -183,37 +181,37 @@ func (p *plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, contai
 	for _, container := range containers {
 		line.Containers = append(line.Containers, container.GetName())
 	}
-	return nil, p.event(ctx, line)
+	return nil, p.event(line)
 }
 
 func (p *plugin) Shutdown(context.Context) { p.write(Line{Event: "Shutdown"}) }
 
-func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+func (p *plugin) RunPodSandbox(_ context.Context, pod *api.PodSandbox) error {
 	line := of("RunPodSandbox", pod, nil)
 	line.Detail = strings.Join(pod.GetIps(), " ")
-	return p.event(ctx, line)
+	return p.event(line)
 }
 
-func (p *plugin) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
-	return p.event(ctx, of("StopPodSandbox", pod, nil))
+func (p *plugin) StopPodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	return p.event(of("StopPodSandbox", pod, nil))
 }
 
-func (p *plugin) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) error {
-	return p.event(ctx, of("RemovePodSandbox", pod, nil))
+func (p *plugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	return p.event(of("RemovePodSandbox", pod, nil))
 }
 
-func (p *plugin) UpdatePodSandbox(ctx context.Context, pod *api.PodSandbox, _, limits *api.LinuxResources) error {
+func (p *plugin) UpdatePodSandbox(_ context.Context, pod *api.PodSandbox, _, limits *api.LinuxResources) error {
 	line := of("UpdatePodSandbox", pod, nil)
 	line.Memory = limits.GetMemory().GetLimit().GetValue()
-	return p.event(ctx, line)
+	return p.event(line)
 }
 
-func (p *plugin) PostUpdatePodSandbox(ctx context.Context, pod *api.PodSandbox) error {
-	return p.event(ctx, of("PostUpdatePodSandbox", pod, nil))
+func (p *plugin) PostUpdatePodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	return p.event(of("PostUpdatePodSandbox", pod, nil))
 }
 
-func (p *plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
-	if err := p.event(ctx, of("CreateContainer", pod, container)); err != nil {
+func (p *plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
+	if err := p.event(of("CreateContainer", pod, container)); err != nil {
 		return nil, nil, err
 	}
 	adjust := &api.ContainerAdjustment{}
@@ -288,24 +286,24 @@ func (p *plugin) squash(except string) []*api.ContainerUpdate {
 	return updates
 }
 
-func (p *plugin) PostCreateContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) error {
+func (p *plugin) PostCreateContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) error {
 	p.once.Store("container "+container.GetId(), true)
 	p.once.Store("named "+container.GetName(), container.GetId())
-	return p.event(ctx, of("PostCreateContainer", pod, container))
+	return p.event(of("PostCreateContainer", pod, container))
 }
 
-func (p *plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) error {
-	return p.event(ctx, of("StartContainer", pod, container))
+func (p *plugin) StartContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) error {
+	return p.event(of("StartContainer", pod, container))
 }
 
-func (p *plugin) PostStartContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) error {
-	return p.event(ctx, of("PostStartContainer", pod, container))
+func (p *plugin) PostStartContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) error {
+	return p.event(of("PostStartContainer", pod, container))
 }
 
-func (p *plugin) UpdateContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container, limits *api.LinuxResources) ([]*api.ContainerUpdate, error) {
+func (p *plugin) UpdateContainer(_ context.Context, pod *api.PodSandbox, container *api.Container, limits *api.LinuxResources) ([]*api.ContainerUpdate, error) {
 	line := of("UpdateContainer", pod, container)
 	line.Memory = limits.GetMemory().GetLimit().GetValue()
-	if err := p.event(ctx, line); err != nil || p.script.UpdateTo == 0 {
+	if err := p.event(line); err != nil || p.script.UpdateTo == 0 {
 		return nil, err
 	}
 	update := &api.ContainerUpdate{}
@@ -314,17 +312,17 @@ func (p *plugin) UpdateContainer(ctx context.Context, pod *api.PodSandbox, conta
 	return []*api.ContainerUpdate{update}, nil
 }
 
-func (p *plugin) PostUpdateContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) error {
-	return p.event(ctx, of("PostUpdateContainer", pod, container))
+func (p *plugin) PostUpdateContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) error {
+	return p.event(of("PostUpdateContainer", pod, container))
 }
 
-func (p *plugin) StopContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) ([]*api.ContainerUpdate, error) {
+func (p *plugin) StopContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) ([]*api.ContainerUpdate, error) {
 	p.once.Delete("container " + container.GetId())
-	return nil, p.event(ctx, of("StopContainer", pod, container))
+	return nil, p.event(of("StopContainer", pod, container))
 }
 
-func (p *plugin) RemoveContainer(ctx context.Context, pod *api.PodSandbox, container *api.Container) error {
-	return p.event(ctx, of("RemoveContainer", pod, container))
+func (p *plugin) RemoveContainer(_ context.Context, pod *api.PodSandbox, container *api.Container) error {
+	return p.event(of("RemoveContainer", pod, container))
 }
 
 func (p *plugin) ValidateContainerAdjustment(ctx context.Context, request *api.ValidateContainerAdjustmentRequest) error {
@@ -332,7 +330,7 @@ func (p *plugin) ValidateContainerAdjustment(ctx context.Context, request *api.V
 	for _, asked := range request.GetPlugins() {
 		line.Pods = append(line.Pods, asked.GetIndex()+"-"+asked.GetName())
 	}
-	if err := p.event(ctx, line); err != nil {
+	if err := p.event(line); err != nil {
 		return err
 	}
 	if p.script.Validator != nil {
