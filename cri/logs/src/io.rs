@@ -1,6 +1,6 @@
 //! The streams of one process: tasks that read its pipes until they end.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tokio::{
     net::unix::pipe,
@@ -28,9 +28,6 @@ pub struct Io {
     ended: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
-
-/// The most that is read, written and handed on at once; also what a pipe holds.
-const CHUNK: usize = 64 << 10;
 
 impl Io {
     /// Starts to read. Call it before the shim opens its ends, then [`Io::connected`].
@@ -127,15 +124,19 @@ impl Drop for Io {
 
 /// Reads a pipe to its end. A stream that is silent holds no buffers.
 async fn pump(pipe: pipe::Receiver, mut sink: Sink) {
-    let mut buffer = Vec::new();
+    let pipe = Arc::new(pipe);
     loop {
-        match pipe.readable().await.and_then(|()| read(&pipe, &mut buffer)) {
+        let ready = pipe.readable().await;
+        let (left, count) = match ready {
+            Ok(()) => sink.take(pipe.clone()).await,
+            Err(error) => (Some(sink), Err(error)),
+        };
+        let Some(left) = left else { return tracing::warn!("a thread of a container's stream ended") };
+        sink = left;
+        match count {
             Ok(0) => break,
-            Ok(count) => sink.write(&buffer[..count]).await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                buffer = Vec::new();
-                sink.idle();
-            }
+            Ok(count) => sink.show(count).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sink.idle(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 tracing::warn!(%error, "stream of a container given up");
@@ -144,11 +145,4 @@ async fn pump(pipe: pipe::Receiver, mut sink: Sink) {
         }
     }
     sink.finish().await;
-}
-
-fn read(pipe: &pipe::Receiver, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    if buffer.is_empty() {
-        buffer.resize(CHUNK, 0);
-    }
-    pipe.try_read(buffer)
 }

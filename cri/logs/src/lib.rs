@@ -1,7 +1,7 @@
 //! Standard streams of containers: the named pipes to the shim, the CRI log that kubelet reads, attached clients, and
 //! what a command printed.
 //!
-//! The way of a byte: the shim writes into a pipe of [`Fifos`]; a task of [`Io`] reads it and hands it to a [`Sink`];
+//! The way of a byte: the shim writes into a pipe of [`Fifos`]; a task of [`Io`] has a [`Sink`] read it;
 //! the sink cuts lines and appends them to the [`Log`], and copies the bytes to every [`Attachment`]. Nothing on that
 //! way lets a container wait for a disk that is full, and a client that does not read is dropped after a while.
 //!

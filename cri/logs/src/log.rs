@@ -103,18 +103,12 @@ impl Log {
         self.0.path.is_some()
     }
 
-    /// Appends whole lines and gives the buffer back, empty. A disk that refuses costs the lines, not the container.
-    pub(crate) async fn write(&self, mut lines: Vec<u8>, cut: Cut) -> Vec<u8> {
-        if lines.is_empty() {
-            return lines;
+    /// Appends whole lines and empties the buffer. A disk that refuses costs the lines, not the container. Blocks.
+    pub(crate) fn append(&self, lines: &mut Vec<u8>, cut: Cut) {
+        if !lines.is_empty() && self.is_kept() {
+            self.0.append(lines, cut);
         }
-        let inner = Arc::clone(&self.0);
-        let task = tokio::task::spawn_blocking(move || {
-            inner.append(&lines, cut);
-            lines.clear();
-            lines
-        });
-        task.await.unwrap_or_default()
+        lines.clear();
     }
 }
 
