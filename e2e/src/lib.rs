@@ -16,6 +16,7 @@ mod node;
 mod pods;
 mod program;
 mod registry;
+mod runsc;
 mod wait;
 
 pub use background::Background;
@@ -30,4 +31,5 @@ pub use node::{Node, NodeOptions};
 pub use pods::Pods;
 pub use program::{Output, ctr, debian_ctr, find, run};
 pub use registry::Registry;
+pub use runsc::runsc;
 pub use wait::until;

@@ -2,9 +2,9 @@
 //! gVisor; and the published Rust clients.
 #![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use kevel_e2e::{Background, Node, NodeOptions, Pods, Registry, eventually, find, run};
+use kevel_e2e::{Background, Node, NodeOptions, Pods, Registry, eventually, find, run, runsc};
 use kevel_proto::{
     containerd::services::sandbox::v1::{ControllerStatusRequest, controller_client::ControllerClient},
     runtime::v1 as cri,
@@ -24,24 +24,6 @@ fn options(registry: &Registry, config: String) -> NodeOptions {
         sandbox_image: registry.reference("pause").to_owned(),
         ..NodeOptions::default()
     }
-}
-
-/// Debian's gVisor as a runtime behind runc's shim. It takes every network namespace of a newer kernel for the host's, and refuses
-/// it. To a container that goes into another's sandbox it gives the sandbox's process and the streams of its `start`, which
-/// only gVisor's own shim expects; without the annotation that says so, each container has a sandbox of its own.
-const RUNSC: &str = r#"#!/bin/sh
-for argument; do
-  [ "$before" = --bundle ] && sed -i 's/"io.kubernetes.cri.container-type":/"kevel.test.container-type":/' "$argument/config.json"
-  before=$argument
-done
-exec /usr/bin/runsc --platform=ptrace --network=none "$@"
-"#;
-
-fn runsc(folder: &Path) -> String {
-    let script = folder.join("runsc");
-    fs::write(&script, RUNSC).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    script.display().to_string()
 }
 
 /// Whether the process of a sandbox is gVisor's.
@@ -71,7 +53,7 @@ async fn lifecycle(pods: &mut Pods, handler: &str) {
 async fn foreign_shims_run_pods() {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
     let dir = Node::directory().unwrap();
-    let runsc = runsc(dir.path());
+    let runsc = runsc(dir.path()).unwrap();
     let config = [
         handler("rust", "io.containerd.runc.v2-rs", ""),
         handler("grpc", "io.containerd.grpc.v3", ""),

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use kevel_e2e::{Cluster, find, until};
 use serde_json::Value;
 
-use crate::ready;
+use crate::{processes, ready};
 
 fn chart() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/kevel").display().to_string()
@@ -52,7 +52,7 @@ pub(crate) fn classes(cluster: &Cluster) {
     assert_eq!(second["spec"]["overhead"]["memory"], "8Mi");
     assert_eq!(second["spec"]["nodeSelector"]["kevel.test/handler"], "second");
     // Only the second handler's sandboxes have this shim.
-    assert_eq!(shims(cluster, "containerd-shim-runc-v2-rs"), 1);
+    assert_eq!(processes(cluster, "containerd-shim-runc-v2-rs"), 1);
     assert_eq!(cluster.kubectl(&["exec", "second", "--", "echo", "here"]).unwrap(), "here\n");
     until("the event of an unknown handler", || {
         let events = cluster.events("unknown").ok()?;
@@ -63,18 +63,9 @@ pub(crate) fn classes(cluster: &Cluster) {
     })
     .unwrap_or_else(|error| panic!("{error:#}: {:?}", cluster.events("unknown")));
     cluster.kubectl(&["delete", "pod", "first", "second", "unknown", "--wait"]).unwrap();
-    assert_eq!(shims(cluster, "containerd-shim-runc-v2-rs"), 0);
+    assert_eq!(processes(cluster, "containerd-shim-runc-v2-rs"), 0);
     helm(cluster, &["uninstall", "kevel", "-n", "kevel-system"]);
     assert_eq!(cluster.kubectl(&["get", "runtimeclass", "-o", "name"]).unwrap(), "runtimeclass.node.k8s.io/unknown\n");
-}
-
-/// Processes of the cluster that run a program of this name.
-fn shims(cluster: &Cluster, program: &str) -> usize {
-    let mark = cluster.mark();
-    let lines =
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).into_owned());
-    lines.filter(|line| line.contains(&mark) && line.split('\0').next().unwrap().ends_with(program)).count()
 }
 
 /// The chart with everything on, rendered as for GitOps and applied by the server; it refuses what it does not know.

@@ -7,25 +7,33 @@
 mod app;
 mod chart;
 mod eviction;
+mod gvisor;
 mod logs;
 mod pods;
 mod reboot;
 mod standalone;
 
-use kevel_e2e::{Cluster, ClusterOptions, Leaks};
+use std::fs;
+
+use kevel_e2e::{Cluster, ClusterOptions, Leaks, runsc};
 use serde_json::Value;
 
-/// A second handler beside the default one, for a RuntimeClass to pick: another shim.
-const SECOND: &str = r#"
+/// Handlers beside the default one, for RuntimeClasses to pick: another shim, and gVisor.
+const HANDLERS: &str = r#"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.second]
 runtime_type = "io.containerd.runc.v2-rs"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.gvisor]
+runtime_type = "io.containerd.runc.v2"
+options = { BinaryName = "RUNSC", Root = "DIR/runsc" }
 "#;
 
 #[test]
 fn pods_of_a_cluster() {
-    let cluster = Cluster::start(ClusterOptions { config: SECOND, ..ClusterOptions::default() }).unwrap();
+    let programs = tempfile::tempdir().unwrap();
+    let config = HANDLERS.replace("RUNSC", &runsc(programs.path()).unwrap());
+    let cluster = Cluster::start(ClusterOptions { config: &config, ..ClusterOptions::default() }).unwrap();
     let mark = cluster.mark();
     app::run(&cluster);
     pods::events_are_used(&cluster);
@@ -33,6 +41,7 @@ fn pods_of_a_cluster() {
     app::change(&cluster);
     pods::streams(&cluster);
     pods::restarts(&cluster);
+    gvisor::run(&cluster);
     chart::install(&cluster);
     chart::classes(&cluster);
     chart::everything(&cluster);
@@ -48,6 +57,14 @@ fn pods_of_a_cluster() {
 fn soak() -> bool {
     #[expect(clippy::disallowed_methods, reason = "how much to test is told by the environment")]
     std::env::var_os("KEVEL_SOAK").is_some()
+}
+
+/// How many processes of the cluster run a program, by the end of its path.
+fn processes(cluster: &Cluster, program: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+    let mark = cluster.mark();
+    lines.filter(|line| line.contains(&mark) && line.split('\0').next().is_some_and(|at| at.ends_with(program))).count()
 }
 
 fn ready(pod: &Value) -> bool {
