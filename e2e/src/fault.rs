@@ -15,6 +15,7 @@ use crate::{Node, NodeOptions, find, until};
 const GATE: &str = r#"
 gate() {
   echo "$1 $2" >>"$dir/log"
+  if [ -e "$dir/once-$1" ]; then rm "$dir/once-$1"; echo "fails once at $1" >&2; exit 1; fi
   if [ -e "$dir/fail-$1" ]; then echo "fails on purpose at $1" >&2; exit 1; fi
   if [ -e "$dir/hold-$1" ]; then
     : >"$dir/at-$1"
@@ -184,6 +185,11 @@ Root = "{dir}/runc"
     /// From now on whoever comes to the point fails.
     pub fn fail(&self, point: &str) -> anyhow::Result<()> {
         Ok(fs::write(self.path(&format!("fail-{point}")), "")?)
+    }
+
+    /// The next one that comes to the point fails.
+    pub fn fail_once(&self, point: &str) -> anyhow::Result<()> {
+        self.set(&format!("once-{point}"))
     }
 
     /// Ends a hold or failure.

@@ -116,20 +116,26 @@ async fn gvisors_own_shim_runs_pods() {
     fs::write(&config, format!("binary_name = {:?}\n", shim.with_file_name("runsc"))).unwrap();
     let more = format!("options = {{ TypeUrl = \"io.containerd.runsc.v1.options\", ConfigPath = {config:?} }}");
     let handlers = handler("gvisor", "io.containerd.runsc.v1", &more);
-    let node = Node::start_in(dir, &options(&registry, handlers)).unwrap();
+    let mut node = Node::start_in(dir, &options(&registry, handlers)).unwrap();
     let mut pods = Pods::of(&node, registry.reference("busybox")).await.unwrap();
     pods.pull("").await.unwrap();
-    let pod = pods.run("own", "gvisor").await.unwrap();
-    let serve = "mkdir /w; echo page > /w/x; exec httpd -f -p 8080 -h /w";
-    pods.start((&pod, "own"), "web", serve).await.unwrap();
-    let other = pods.start((&pod, "own"), "other", "exec sleep 1000").await.unwrap();
-    let fetch = "until wget -q -O - http://127.0.0.1:8080/x; do sleep 0.1; done";
-    assert_eq!(pods.exec(&other, fetch).await.unwrap(), "page\n");
-    assert_eq!(pods.exec(&other, "hostname").await.unwrap(), "own\n");
-    assert!(pods.exec(&other, "dmesg").await.unwrap().contains("gVisor"));
-    // As kubelet does: its runsc may say once that a container which has ended has not.
-    let clients = pods.runtime.clone();
-    eventually("the pod to be gone", async || remove(clients.clone(), &pod).await.is_ok()).await;
+    for name in ["own", "taken-up"] {
+        let pod = pods.run(name, "gvisor").await.unwrap();
+        let serve = "mkdir /w; echo page > /w/x; exec httpd -f -p 8080 -h /w";
+        pods.start((&pod, name), "web", serve).await.unwrap();
+        let other = pods.start((&pod, name), "other", "exec sleep 1000").await.unwrap();
+        let fetch = "until wget -q -O - http://127.0.0.1:8080/x; do sleep 0.1; done";
+        assert_eq!(pods.exec(&other, fetch).await.unwrap(), "page\n");
+        assert_eq!(pods.exec(&other, "hostname").await.unwrap(), format!("{name}\n"));
+        assert!(pods.exec(&other, "dmesg").await.unwrap().contains("gVisor"));
+        if name == "taken-up" {
+            node.kill().unwrap();
+            node.launch().unwrap();
+            pods = Pods::of(&node, registry.reference("busybox")).await.unwrap();
+            assert_eq!(pods.exec(&other, "echo back").await.unwrap(), "back\n");
+        }
+        pods.remove(&pod).await.unwrap();
+    }
     // Its processes leave their cgroups a little later.
     eventually("nothing to be left", async || {
         node.remove_parent_cgroup();
@@ -188,12 +194,6 @@ async fn sandboxes_are_made_by_shims_and_by_proxies() {
     assert!(sandboxer.runs(), "{}", sandboxer.log());
     node.remove_parent_cgroup();
     node.assert_no_leaks_but(&["sandboxer -path"]).unwrap();
-}
-
-/// Stops and removes a pod.
-async fn remove(mut runtime: kevel_e2e::Runtime, pod: &str) -> Result<(), tonic::Status> {
-    runtime.stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.to_owned() }).await?;
-    runtime.remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod.to_owned() }).await.map(drop)
 }
 
 fn unhex(text: &str) -> Vec<u8> {

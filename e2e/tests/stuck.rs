@@ -123,6 +123,24 @@ async fn a_delete_that_hangs_is_done_in_the_end() {
     setup.before.wait(&setup.node, &setup.faults).unwrap();
 }
 
+/// gVisor's runtime may not have seen yet that a container has ended, which its shim has told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_is_refused_at_first() {
+    let setup = setup("").await;
+    let pods = &setup.pods;
+    let (pod, id) = sleeper(pods, "one").await;
+    let refused = |before: usize| setup.faults.count("runc-delete") >= before + 2;
+    let before = setup.faults.count("runc-delete");
+    setup.faults.fail_once("runc-delete").unwrap();
+    pods.stop(&id, 0).await.unwrap();
+    eventually("the delete to be tried again", async || refused(before)).await;
+    let before = setup.faults.count("runc-delete");
+    setup.faults.fail_once("runc-delete").unwrap();
+    pods.remove_pod(&pod).await.unwrap();
+    assert!(refused(before));
+    setup.before.wait(&setup.node, &setup.faults).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_fails_or_hangs_for_good() {
     let setup = setup("").await;

@@ -7,7 +7,9 @@ use kevel_contract::task::Exit;
 use kevel_model::{Filters, Result};
 use kevel_proto::{any, containerd::events::TaskOom, runtime::v1::ContainerEventType};
 
-use crate::{files::blocking, identity, record::ContainerState, server::Server, usage::Verdict};
+use crate::{
+    controller::delete_ended, files::blocking, identity, record::ContainerState, server::Server, usage::Verdict,
+};
 
 /// Between two attempts to wait, when the task service cannot.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -84,12 +86,9 @@ impl Server {
         blocking(move || Ok(meter.oom(&id, path.as_deref()))).await.unwrap_or(Verdict::Unknown)
     }
 
-    /// Removes a task; one that is gone is no error.
+    /// Removes the task of a container that has ended; one that is gone is no error.
     pub(crate) async fn delete_task(&self, id: &str) -> Result<()> {
-        match self.tasks.delete(&self.scope, id).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => other.map(drop),
-        }
+        delete_ended(&self.tasks, &self.scope, id).await
     }
 
     /// Remembers which containers the kernel took a process from for want of memory, until the exchange ends. A shim's

@@ -2,19 +2,42 @@
 
 use std::time::Duration;
 
-use kevel_contract::{Scope, task::Kill};
-use kevel_model::{Error, Result};
+use kevel_contract::{
+    Scope,
+    task::{Kill, Tasks},
+};
+use kevel_model::{Code, Error, Result};
 
 use super::PauseController;
 
 /// The least that the kernel gets to end a killed process.
 const LEAST: Duration = Duration::from_secs(10);
+/// How often a delete is tried that the runtime refuses, and how long after the first time; after each later one twice as long.
+const TRIES: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn gone(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
         other => other,
     }
+}
+
+/// Removes the task of a process that has ended; one that is gone is no error. A runtime that looks for itself, as gVisor does,
+/// may see that end later than its shim told it.
+pub(crate) async fn delete_ended(tasks: &Tasks, scope: &Scope, id: &str) -> Result<()> {
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match gone(tasks.delete(scope, id).await.map(drop)) {
+            Err(error) if matches!(error.code(), Code::Unknown | Code::Internal | Code::FailedPrecondition) => {
+                tracing::debug!(task = id, error = error.chain(), "deleting a task is tried again");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+    gone(tasks.delete(scope, id).await.map(drop))
 }
 
 impl PauseController {
@@ -36,7 +59,7 @@ impl PauseController {
         let waited = tokio::time::timeout(timeout, self.tasks.wait(scope, id, "")).await;
         let late = |_| Err(Error::deadline_exceeded(format!("sandbox {id} did not end within {timeout:?} of SIGKILL")));
         gone(waited.unwrap_or_else(late).map(drop))?;
-        gone(self.tasks.delete(scope, id).await.map(drop))
+        delete_ended(&self.tasks, scope, id).await
     }
 
     /// Removes the task, then snapshot and record, which go in one commit. While the record is there, somebody can try

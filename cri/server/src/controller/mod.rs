@@ -3,6 +3,8 @@
 mod end;
 mod make;
 
+pub(crate) use end::delete_ended;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
