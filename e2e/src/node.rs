@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -16,7 +17,7 @@ use tonic::transport::Channel;
 
 use crate::{
     leak::{self, Leaks},
-    program, wait,
+    patience, program, wait,
 };
 
 /// What a node is started with beside the defaults of the harness.
@@ -249,6 +250,7 @@ impl Node {
 root = "{root}/root"
 state = "{root}/state"
 {top}
+{timeouts}
 [debug]
 level = "debug"
 [plugins."io.containerd.shim.v1.manager"]
@@ -272,6 +274,7 @@ cache_dir = "{root}/cni"
 {more}
 "#,
             top = options.top,
+            timeouts = timeouts(),
             hosts = options.hosts_dir,
             sandbox_image = options.sandbox_image,
             subnet = self.subnet,
@@ -279,6 +282,16 @@ cache_dir = "{root}/cni"
             more = options.config,
         )
     }
+}
+
+/// The daemon's own limits for shims, as much longer as everything takes on this machine; nothing on an ordinary one.
+fn timeouts() -> String {
+    if patience(1) == Duration::from_secs(1) {
+        return String::new();
+    }
+    let limits = [("shim.load", 5), ("shim.cleanup", 5), ("shim.shutdown", 3), ("task.state", 2)];
+    let line = |(name, seconds)| format!("\"io.containerd.timeout.{name}\" = \"{}s\"\n", patience(seconds).as_secs());
+    format!("[timeouts]\n{}", limits.map(line).concat())
 }
 
 /// What the CRI wants to know of a pod of that name.

@@ -13,6 +13,7 @@ use crate::{NodeOptions, machine, program};
 /// A running registry; stopped and removed when dropped, if it is the test's own.
 pub struct Registry {
     _own: Option<Own>,
+    _hosts: Option<tempfile::TempDir>,
     facts: Value,
 }
 
@@ -26,14 +27,20 @@ impl Registry {
     pub fn start(images: &[&str]) -> anyhow::Result<Self> {
         if let Some(path) = machine::registry_facts() {
             let facts = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            return Ok(Self { _own: None, facts: serde_json::from_slice(&facts)? });
+            let mut facts: Value = serde_json::from_slice(&facts)?;
+            // Tests change what leads to it.
+            let hosts = tempfile::Builder::new().prefix("kevel-hosts-").tempdir()?;
+            let (from, to) = (facts["hosts_dir"].as_str().unwrap_or_default(), hosts.path().display().to_string());
+            program::run(Path::new("/bin/cp"), &["-r", &format!("{from}/."), &to])?.ok()?;
+            facts["hosts_dir"] = to.into();
+            return Ok(Self { _own: None, _hosts: Some(hosts), facts });
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/test-images");
         let dir = tempfile::Builder::new().prefix("kevel-reg-").tempdir()?;
         let folder = dir.path().to_str().context("temporary directory")?;
         let said = program::run(&script, &["--dir", folder, "--only", &images.join(",")])?.ok()?;
         let facts = serde_json::from_str(&said).context("what hack/test-images says")?;
-        Ok(Self { _own: Some(Own { script, dir }), facts })
+        Ok(Self { _own: Some(Own { script, dir }), _hosts: None, facts })
     }
 
     /// The directory of `hosts.toml` files that leads to it.

@@ -5,7 +5,7 @@
 
 use std::{fs, future::Future, time::Duration};
 
-use kevel_e2e::{Faults, Ledger, Node, Registry, until};
+use kevel_e2e::{Faults, Ledger, Node, Registry, eventually, patience, until};
 use kevel_proto::runtime::v1 as cri;
 use tonic::{Status, transport::Channel};
 
@@ -267,14 +267,6 @@ impl Setup {
     }
 }
 
-async fn eventually(what: &str, mut state: impl AsyncFnMut() -> bool) {
-    let end = tokio::time::Instant::now() + Duration::from_secs(60);
-    while !state().await {
-        assert!(tokio::time::Instant::now() < end, "waited for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_a_program_is_held() {
     let mut setup = setup().await;
@@ -301,10 +293,10 @@ async fn a_kill_while_a_program_is_held() {
 struct Moments(u64);
 
 impl Moments {
-    /// Microseconds below a limit.
+    /// Before a limit in microseconds, which a slow machine has more of.
     fn next(&mut self, below: u64) -> Duration {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        Duration::from_micros((self.0 >> 33) % below)
+        patience((self.0 >> 33) % below) / 1_000_000
     }
 }
 

@@ -7,10 +7,9 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use kevel_e2e::{Node, NodeOptions, Registry, find, run};
+use kevel_e2e::{Node, NodeOptions, Registry, eventually, find, run};
 use kevel_proto::runtime::v1 as cri;
 use tonic::{Code, Status, transport::Channel};
 
@@ -178,16 +177,15 @@ impl Setup {
 
     /// What a handler says that it can do; shims are asked after the start, so it is waited for.
     async fn features(&mut self, handler: &str) -> cri::RuntimeHandlerFeatures {
-        for _ in 0..600 {
+        let mut features = cri::RuntimeHandlerFeatures::default();
+        eventually(&format!("handler {handler} to say what it can do"), async || {
             let status = self.runtime.status(cri::StatusRequest::default()).await.unwrap().into_inner();
             let found = status.runtime_handlers.into_iter().find(|one| one.name == handler).unwrap();
-            let features = found.features.unwrap();
-            if features.recursive_read_only_mounts {
-                return features;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("handler {handler} never said what it can do:\n{}", self.node.log());
+            features = found.features.unwrap();
+            features.recursive_read_only_mounts
+        })
+        .await;
+        features
     }
 }
 

@@ -1,9 +1,9 @@
 //! Images over CRI: pulls that outlive their callers, content that a crash took, snapshotters per handler, removal.
 #![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use kevel_e2e::{Node, NodeOptions, Registry, until};
+use kevel_e2e::{Node, NodeOptions, Registry, eventually, patience, until};
 use kevel_proto::runtime::v1 as cri;
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -54,13 +54,7 @@ impl Setup {
 
     /// Waits until `holds` is true of the pulls under way.
     async fn until_pulls(&mut self, what: &str, holds: impl Fn(&[Value]) -> bool) {
-        for _ in 0..1200 {
-            if holds(&self.pulls().await) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("not in time: {what}");
+        eventually(what, async || holds(&self.pulls().await)).await;
     }
 
     /// From now on the node's registry is at another address.
@@ -267,14 +261,11 @@ async fn a_removed_image_is_gone_at_once_under_all_its_names() {
     let name = setup.registry.reference("layers").to_owned();
     setup.node.ctr(&["-n", "k8s.io", "images", "tag", &name, "example.com/second:1"]).unwrap();
     let mut tags = Vec::new();
-    for _ in 0..1200 {
+    eventually("both names", async || {
         tags = setup.present("layers").await.unwrap().repo_tags;
-        if tags.len() == 2 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(tags.len(), 2);
+        tags.len() == 2
+    })
+    .await;
     let before = setup.used().await;
     assert!(before > 0);
     let snapshots = setup.node.path("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
@@ -305,7 +296,7 @@ async fn a_pull_that_a_kill_cuts_short_succeeds_when_it_is_asked_for_again() {
         let request = cri::PullImageRequest { image: setup.spec("layers"), ..Default::default() };
         let mut images = setup.images.clone();
         let pull = tokio::spawn(async move { images.pull_image(request).await });
-        tokio::time::sleep(Duration::from_millis(moment)).await;
+        tokio::time::sleep(patience(moment) / 1000).await;
         setup.node.kill().unwrap();
         let _ = pull.await.unwrap(); // done or broken off, as it came
         setup.node.launch().unwrap();

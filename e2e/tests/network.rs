@@ -1,9 +1,9 @@
 //! Networks of pods: plugins that fail and hang, what is given back when, and what plugins are told.
 #![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs};
 
-use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, eventually, until};
+use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, eventually, patience, until};
 use kevel_proto::runtime::v1 as cri;
 use serde_json::json;
 use tonic::Code;
@@ -13,6 +13,11 @@ struct Setup {
     node: Node,
     faults: Faults,
     pods: Client,
+}
+
+/// The line with the limits of a network's operations.
+fn timeouts(add: u64, del: u64) -> String {
+    format!("timeouts = {{ add = \"{}s\", del = \"{}s\" }}", patience(add).as_secs(), patience(del).as_secs())
 }
 
 /// `cni` are lines of the table of that name, `more` are tables.
@@ -54,7 +59,7 @@ impl Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detach_that_fails_is_tried_again_until_nothing_is_left() {
-    let setup = setup("timeouts = { add = \"4s\", del = \"4s\" }", "").await;
+    let setup = setup(&timeouts(4, 4), "").await;
     let before = setup.ledger().await;
 
     // Nobody asks again, and it is done all the same.
@@ -74,7 +79,7 @@ async fn a_detach_that_fails_is_tried_again_until_nothing_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detach_that_fails_is_gone_on_with_by_the_next_daemon() {
-    let mut setup = setup("timeouts = { add = \"4s\", del = \"4s\" }", "").await;
+    let mut setup = setup(&timeouts(4, 4), "").await;
     let before = setup.ledger().await;
     let (stopped, removed) = (
         setup.pods.run(setup.pods.config("one"), "").await.unwrap(),
@@ -110,7 +115,7 @@ async fn a_detach_that_fails_is_gone_on_with_by_the_next_daemon() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attach_and_the_detach_after_it_that_fail_leave_nothing_in_the_end() {
-    let mut setup = setup("timeouts = { add = \"4s\", del = \"4s\" }", "").await;
+    let mut setup = setup(&timeouts(4, 4), "").await;
     let before = setup.ledger().await;
     setup.faults.fail("cni-ADD").unwrap();
     setup.faults.fail("cni-DEL").unwrap();
@@ -136,18 +141,19 @@ async fn an_attach_and_the_detach_after_it_that_fail_leave_nothing_in_the_end() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_hangs_costs_its_limit_and_its_caller_is_told_the_stage() {
-    let setup = setup("timeouts = { add = \"6s\", del = \"4s\" }", "").await;
+    let setup = setup(&timeouts(6, 4), "").await;
     let before = setup.ledger().await;
     setup.faults.hold("cni-ADD").unwrap();
     let config = setup.pods.config("slow");
-    let soon = Some(Duration::from_secs(2));
+    let soon = Some(patience(2));
     let late = setup.pods.run_within(config.clone(), "", soon).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded);
     assert!(late.message().contains("run pod sandbox slow") && late.message().contains("still attaching"), "{late}");
     // Asking again joins, and gets what the operation ends with: here the plugin's own limit.
+    let limit = format!("no answer within {}s", patience(6).as_secs());
     let error = setup.pods.run(config.clone(), "").await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    assert!(error.message().contains("ADD of network") && error.message().contains("no answer within 6s"), "{error}");
+    assert!(error.message().contains("ADD of network") && error.message().contains(&limit), "{error}");
     assert_eq!(setup.faults.count("cni-ADD"), 2, "the first pod's and this one's, once");
     setup.faults.release("cni-ADD");
     before.wait(&setup.node, &setup.faults).unwrap();

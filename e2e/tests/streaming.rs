@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use kevel_e2e::{Node, NodeOptions, Registry, find, run};
+use kevel_e2e::{Node, NodeOptions, Registry, eventually, find, patience, run};
 use kevel_proto::runtime::v1 as cri;
 use serde_json::Value;
 use tonic::{Code, transport::Channel};
@@ -115,9 +115,10 @@ impl Setup {
 
     /// Waits until a script in a container succeeds.
     async fn wait(&mut self, container: &str, script: &str) {
-        let script = format!("n=0; until {script}; do n=$((n+1)); [ $n -lt 600 ] || exit 1; sleep 0.05; done");
+        let script = format!("until {script}; do sleep 0.05; done");
         let cmd = ["sh", "-c", &script].map(str::to_owned).to_vec();
-        let request = cri::ExecSyncRequest { container_id: container.to_owned(), cmd, timeout: 60 };
+        let timeout = i64::try_from(patience(60).as_secs()).unwrap();
+        let request = cri::ExecSyncRequest { container_id: container.to_owned(), cmd, timeout };
         let said = self.runtime.exec_sync(request).await.unwrap().into_inner();
         assert_eq!(said.exit_code, 0, "{script}: {said:?}");
     }
@@ -339,15 +340,13 @@ async fn clients_attach_together_and_leave() {
 }
 
 async fn until_exited(setup: &mut Setup, container: &str, code: i32) {
-    for _ in 0..600 {
-        let status = setup.status(container).await;
-        if status.state() == cri::ContainerState::ContainerExited {
-            assert_eq!(status.exit_code, code);
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("container {container} did not end");
+    let mut status = cri::ContainerStatus::default();
+    eventually("the container to end", async || {
+        status = setup.status(container).await;
+        status.state() == cri::ContainerState::ContainerExited
+    })
+    .await;
+    assert_eq!(status.exit_code, code);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,8 +414,9 @@ async fn ports_of_the_node_are_forwarded_over_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_make_no_sense_are_refused_and_silent_clients_let_go() {
-    let config = "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_idle_timeout = \"1s\"\n";
-    let mut setup = Setup::new(config, cri::NamespaceMode::Pod).await;
+    let idle = patience(1).as_secs();
+    let config = format!("[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_idle_timeout = \"{idle}s\"\n");
+    let mut setup = Setup::new(&config, cri::NamespaceMode::Pod).await;
     let container = setup.start("ends", "exit 0", |_| {}).await;
     until_exited(&mut setup, &container, 0).await;
     let runs = setup.start("runs", "exec sleep 1000", |_| {}).await;

@@ -8,12 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kevel_e2e::{Client, Faults, Ledger, Node, Registry, eventually, run};
+use kevel_e2e::{Client, Faults, Ledger, Node, Registry, eventually, patience, run};
 use kevel_proto::runtime::v1 as cri;
 use tonic::Code;
 
 /// The kubelet gives up after two minutes; everything here ends well before.
-const BOUND: Duration = Duration::from_secs(90);
+fn bound() -> Duration {
+    patience(90)
+}
+
+/// Long enough for a call to come to where it is held.
+fn soon() -> Duration {
+    patience(2)
+}
 
 struct Setup {
     _registry: Registry,
@@ -53,7 +60,7 @@ async fn a_runtime_that_hangs() {
     // Creating: who waits is told the stage and joins by asking again.
     let slow = pods.create(&pod, "one", pods.container("slow", "exec sleep 1000")).await.unwrap();
     setup.faults.hold("runc-create").unwrap();
-    let late = pods.start(&slow, Some(Duration::from_secs(2))).await.unwrap_err();
+    let late = pods.start(&slow, Some(soon())).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded);
     assert!(late.message().contains("start container") && late.message().contains("still creating the task"), "{late}");
     let again = pods.start(&slow, None);
@@ -80,7 +87,7 @@ async fn a_kill_that_hangs_costs_nobody_but_its_container() {
     for (id, grace) in [(&gentle, 2), (&others[0], 0)] {
         let begun = Instant::now();
         pods.stop(id, grace).await.unwrap();
-        assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < bound(), "{:?}", begun.elapsed());
         let ended = pods.status(id).await.unwrap();
         assert_eq!((ended.state(), ended.exit_code), (cri::ContainerState::ContainerExited, 137));
         assert_eq!(pods.status(&others[1]).await.unwrap().state(), cri::ContainerState::ContainerRunning);
@@ -95,7 +102,7 @@ async fn a_kill_that_hangs_costs_nobody_but_its_container() {
     // Nor does the rest of the pod need the runtime to end.
     let begun = Instant::now();
     pods.remove_pod(&pod).await.unwrap();
-    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < bound(), "{:?}", begun.elapsed());
     setup.before.wait(&setup.node, &setup.faults).unwrap();
 }
 
@@ -109,7 +116,7 @@ async fn a_delete_that_hangs_is_done_in_the_end() {
     setup.faults.hold("runc-delete").unwrap();
     let begun = Instant::now();
     pods.stop(&ends, 0).await.unwrap();
-    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < bound(), "{:?}", begun.elapsed());
     assert_eq!(pods.status(&ends).await.unwrap().state(), cri::ContainerState::ContainerExited);
     assert_eq!(pods.status(&well).await.unwrap().state(), cri::ContainerState::ContainerRunning);
     // Whoever removes is answered in bounded time, and what fails is gone on with.
@@ -117,7 +124,7 @@ async fn a_delete_that_hangs_is_done_in_the_end() {
     let error = pods.remove_pod(&pod).await.unwrap_err();
     // Which limit comes first, the sandbox's or that of the runtime's end, is chance.
     assert!(error.message().starts_with("stopping sandbox"), "{error}");
-    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < bound(), "{:?}", begun.elapsed());
     setup.faults.release("runc-delete");
     eventually("the pod to be gone", async || pods.list().await.unwrap().is_empty()).await;
     setup.before.wait(&setup.node, &setup.faults).unwrap();
@@ -163,7 +170,7 @@ async fn a_create_that_fails_or_hangs_for_good() {
     // Who removes the pod meanwhile is told what is waited for, and joins by asking again.
     setup.faults.hold("runc-create").unwrap();
     let hung = make("hung").await;
-    let soon = Some(Duration::from_secs(2));
+    let soon = Some(soon());
     let late = pods.start(&hung, soon).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
     let late = pods.remove_pod_within(&pod, soon).await.unwrap_err();
@@ -189,7 +196,7 @@ async fn a_shim_that_is_stuck() {
 
     let begun = Instant::now();
     pods.stop_pod(&stuck).await.unwrap();
-    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < bound(), "{:?}", begun.elapsed());
     assert_eq!(pods.status(&container).await.unwrap().state(), cri::ContainerState::ContainerExited);
     assert!(!Path::new(&format!("/proc/{pid}/exe")).exists(), "the shim lives");
     assert_eq!(pods.status(&neighbour).await.unwrap().state(), cri::ContainerState::ContainerRunning);
@@ -259,7 +266,7 @@ async fn a_file_system_that_does_not_answer() {
     let error = pods.create(&pod, "one", with("frozen", &inside)).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(error.message().contains("config.mounts[0].host_path") && error.message().contains("within 2s"), "{error}");
-    assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < bound(), "{:?}", begun.elapsed());
     // Nobody else is held up, and the same path is refused without another look.
     let well = pods.create(&pod, "one", with("well", setup.node.path("volume").as_path())).await.unwrap();
     pods.start(&well, None).await.unwrap();
@@ -267,7 +274,7 @@ async fn a_file_system_that_does_not_answer() {
     let error = pods.create(&pod, "one", with("frozen", &inside)).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     assert!(error.message().contains("has not answered for"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < soon(), "{:?}", begun.elapsed());
     let (_, info) = pods.node_status().await.unwrap();
     assert!(info["stuckPaths"].contains(inside.to_str().unwrap()), "{}", info["stuckPaths"]);
 
