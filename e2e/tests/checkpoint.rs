@@ -217,6 +217,13 @@ impl Counting {
         shown.unwrap()
     }
 
+    /// The first process of a container, on the node.
+    async fn pid(&self, id: &str) -> u64 {
+        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+        let info = self.pods.runtime.clone().container_status(request).await.unwrap().into_inner().info;
+        serde_json::from_str::<serde_json::Value>(&info["info"]).unwrap()["pid"].as_u64().unwrap()
+    }
+
     async fn checkpoint(&self, location: &Path, timeout: i64) -> Result<(), Status> {
         let location = location.display().to_string();
         let request = cri::CheckpointContainerRequest { container_id: self.id.clone(), location, timeout };
@@ -479,19 +486,27 @@ async fn a_container_goes_on_where_it_was() {
     let (archive, dir) = (this.outputs("archives").join("one.tar"), this.outputs("pod"));
     this.checkpoint(&archive, 0).await.unwrap();
     let saved = this.shows(&this.id, 20).await;
-    this.checkpoint_pod(&[&this.id], &dir, Some(patience(60))).await.unwrap();
-    this.pods.stop(&this.id, 0).await.unwrap();
     let goes_on = async |id: &str| {
         this.pods.start(id, None).await.unwrap();
-        let (first, _) = this.says(id, 20).await;
+        let (first, same) = this.says(id, 20).await;
         eprintln!("saved the first time at about {saved}, went on at {first}");
-        let (_, same) = this.says(id, first + 1).await;
         assert_eq!(same, word, "it was started anew");
+        this.says(id, first + 1).await;
+        let table = fs::read_to_string(format!("/proc/{}/cgroup", this.pid(id).await)).unwrap();
+        let is_own = |line: &str| line.ends_with(&format!("/{id}"));
+        assert!(table.lines().filter(|line| line.starts_with("0::")).all(is_own), "it is elsewhere: {table}");
     };
     let other = this.pods.run(this.pods.config("two"), "").await.unwrap();
     let id = this.pods.create(&other, "two", this.from(&archive)).await.unwrap();
     goes_on(&id).await;
-    let (back, restored) = this.restore_pod(&dir, "back", vec![this.pods.container("counter", COUNT)]).await.unwrap();
+
+    // A pod that is gone comes back under its name; the first one counted on after its container had been saved.
+    let (more, _) = this.says(&this.id, saved + 10).await;
+    this.checkpoint_pod(&[&this.id], &dir, Some(patience(60))).await.unwrap();
+    this.pods.remove_pod(&this.pod).await.unwrap();
+    let (back, restored) = this.restore_pod(&dir, "one", vec![this.pods.container("counter", COUNT)]).await.unwrap();
+    assert_ne!(back, this.pod);
     goes_on(&restored[0].1).await;
+    assert!(this.shows(&restored[0].1, 1).await > more, "the pod is from before {more}");
     this.end(&[&other, &back]).await;
 }

@@ -6,10 +6,11 @@
 //!
 //! - `container`, `pod`: the RPCs. `capture`: from a running container to a directory. `archive`: from there to a file and
 //!   back. `restore`: what CreateContainer and StartContainer do otherwise for a container that is restored.
-//! - `freeze`: containers held still, and let go on by the next daemon if this one dies. `criu`: whether it works.
+//! - `cgroup`: restored processes are where they belong. `freeze`: containers held still, and let go on by the next daemon if this one dies. `criu`: whether it works.
 
 mod archive;
 mod capture;
+mod cgroup;
 mod container;
 mod criu;
 mod freeze;

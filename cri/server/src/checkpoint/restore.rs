@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::{
     archive::{self, CHANGES, Contents, IMAGES},
+    cgroup::Kernel,
     criu,
 };
 use crate::{
@@ -132,6 +133,20 @@ impl Server {
             Err(error) => Err(Error::io(format!("looking for {}", dir.display()), error)),
         })
         .await
+    }
+
+    /// The processes of a restored container are in its own cgroup, where they have its limits and can be ended. `path` is its
+    /// cgroup by its specification; systemd's are left to it.
+    pub(crate) async fn settle(&self, id: &str, first: u32, path: Option<String>) -> Result<()> {
+        let Some(path) = path.filter(|path| path.starts_with('/')) else { return Ok(()) };
+        let moved = blocking(move || {
+            let moved = Kernel::of_node().map_or(Ok(false), |kernel| kernel.settle(first, &path));
+            moved.map_err(|error| Error::io(format!("moving restored processes to cgroup {path}"), error))
+        });
+        if moved.await? {
+            tracing::info!(container = id, "restored processes moved to the container's own cgroup");
+        }
+        Ok(())
     }
 
     /// The container runs: the images, which are as large as its memory, go.

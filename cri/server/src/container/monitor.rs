@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kevel_contract::task::Exit;
-use kevel_model::{Filters, Result};
+use kevel_model::{Any, Filters, Result};
 use kevel_proto::{any, containerd::events::TaskOom, runtime::v1::ContainerEventType};
 
 use crate::{
@@ -77,8 +77,7 @@ impl Server {
     async fn judge_oom(&self, id: &str) -> Verdict {
         let spec = async {
             let entry = self.containers.get(&self.scope, id).await.ok()?;
-            let spec: serde_json::Value = serde_json::from_slice(&entry.spec?.value).ok()?;
-            spec.pointer("/linux/cgroupsPath")?.as_str().map(str::to_owned)
+            cgroup_path(&entry.spec?)
         };
         // One that was taken up after a restart may have ended before anybody looked where it is.
         let path = if self.meter.follows(id) { None } else { spec.await };
@@ -135,4 +134,10 @@ fn end(state: &mut ContainerState, exit: &Exit, oom: Verdict) {
         _ => "Error",
     }
     .to_owned();
+}
+
+/// Where a specification says that a container's cgroup is.
+pub(super) fn cgroup_path(spec: &Any) -> Option<String> {
+    let spec: serde_json::Value = serde_json::from_slice(&spec.value).ok()?;
+    spec.pointer("/linux/cgroupsPath")?.as_str().map(str::to_owned)
 }

@@ -10,7 +10,7 @@ use kevel_proto::runtime::v1::{ContainerEventType, ContainerState};
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::log_error;
+use super::{log_error, monitor::cgroup_path};
 use crate::{
     answer::status,
     checkpoint::restore,
@@ -155,6 +155,7 @@ async fn run(server: &Arc<Server>, pod: &Pod, container: &Container) -> Result<(
                 Ok(pid) => pid,
                 Err(error) => return Err(restore::complaint(&dir).await.into_iter().fold(error, Error::context)),
             };
+            server.settle(id, pid, entry.spec.as_ref().and_then(cgroup_path)).await?;
             connected().await?;
             server.meter.follow(id, pid).await;
             server.restored(id, dir).await;
