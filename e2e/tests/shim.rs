@@ -56,10 +56,14 @@ impl Setup {
         id
     }
 
-    /// The shims that run.
-    fn shims(&self) -> Vec<String> {
-        let processes = self.node.leaks().processes;
-        processes.into_iter().filter(|line| line.contains("containerd-shim-kevel-v1")).collect()
+    /// The one shim that runs. What it begins for the runtime has its name, too, until that executes the runtime's program.
+    async fn shim(&self) -> String {
+        let shims = || {
+            let processes = self.node.leaks().processes;
+            processes.into_iter().filter(|line| line.contains("containerd-shim-kevel-v1")).collect::<Vec<_>>()
+        };
+        eventually("one shim", async || shims().len() == 1).await;
+        shims().swap_remove(0)
     }
 
     async fn clean(self, pod: &str) {
@@ -76,7 +80,7 @@ async fn a_pod_of_two_containers_shares_one_shim() {
     let pod = setup.pods.run(setup.pods.config("two"), "kevel").await.unwrap();
     let one = setup.container(&pod, "one", "echo out; echo err >&2; exec sleep 1000").await;
     let two = setup.container(&pod, "two", "exit 9").await;
-    assert_eq!(setup.shims().len(), 1, "{:?}", setup.shims());
+    setup.shim().await;
     assert_eq!(setup.exited(&two).await.exit_code, 9);
 
     let said = setup.exec(&one, "echo said; echo wrong >&2; exit 3").await;
@@ -108,7 +112,7 @@ async fn pods_survive_the_daemon_and_a_killed_shim_leaves_nothing() {
     setup.exec(&ends, "touch /go").await;
     assert_eq!(setup.exited(&ends).await.exit_code, 5);
 
-    let shim = setup.shims().pop().unwrap();
+    let shim = setup.shim().await;
     let pid = shim.split(' ').next().unwrap().to_owned();
     kevel_e2e::run(Path::new("/bin/kill"), &["-KILL", &pid]).unwrap().ok().unwrap();
     assert_eq!(setup.exited(&runs).await.exit_code, 137);

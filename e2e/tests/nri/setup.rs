@@ -170,6 +170,17 @@ impl Setup {
         (shown, limit.unwrap_or_default())
     }
 
+    /// How many files a container's first process may have open. One that joins is no witness: Debian's runc sets its limit while
+    /// its own Go runtime raises it.
+    pub(crate) async fn open_files(&mut self, container_id: &str) -> String {
+        let request = cri::ContainerStatusRequest { container_id: container_id.to_owned(), verbose: true };
+        let answer = self.runtime.container_status(request).await.unwrap().into_inner();
+        let info: Value = serde_json::from_str(&answer.info["info"]).unwrap();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", info["pid"])).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    }
+
     pub(crate) async fn stop_and_remove(&mut self, container_id: &str) {
         let stop = cri::StopContainerRequest { container_id: container_id.to_owned(), timeout: 0 };
         self.runtime.stop_container(stop).await.unwrap();
