@@ -7,10 +7,15 @@ mod setup;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use kevel_e2e::{find, until};
+use kevel_e2e::{find, patience, until};
 use kevel_proto::runtime::v1 as cri;
 use serde_json::{Value, json};
-use setup::setup;
+use setup::{setup, setup_within};
+
+/// Slower than a second, in milliseconds.
+fn slow() -> u64 {
+    u64::try_from(patience(5).as_millis()).unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_are_told_of_a_whole_life_in_order_and_adjust_a_container() {
@@ -142,8 +147,8 @@ async fn plugins_change_updates_and_update_other_containers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_dead_plugins_cost_what_their_policy_says() {
-    let mut setup = setup("plugin_request_timeout = \"1s\"").await;
-    let slow = json!({ "CreateContainer": 5000 });
+    let mut setup = setup_within(1, "").await;
+    let slow = json!({ "CreateContainer": slow() });
     setup.plugin("10", "skipped", json!({ "Slow": slow, "Env": { "SKIPPED": "no" } }));
     setup.plugin("20", "kept", json!({ "Slow": slow, "Keep": true, "Env": { "KEPT": "yes" } }));
     setup.plugin("30", "strict", json!({ "Slow": slow, "Keep": true, "FailPolicy": true }));
@@ -218,14 +223,13 @@ async fn a_plugin_that_comes_back_or_comes_late_is_told_what_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn validators_reject_what_others_adjust_and_required_plugins_must_answer() {
     let nri = r#"
-plugin_request_timeout = "1s"
 [plugins."io.containerd.nri.v1.nri".default_validator]
 enable = true
 reject_oci_hook_adjustment = true
 required_plugins = ["needed"]
 tolerate_missing_plugins_annotation = "example.test/tolerate"
 "#;
-    let mut setup = setup(nri).await;
+    let mut setup = setup_within(1, nri).await;
     let pod = setup.pod("checked");
     let id = setup.run(&pod).await;
     let refused = setup.try_create(&id, &pod, "alone").await.unwrap_err();
@@ -235,7 +239,7 @@ tolerate_missing_plugins_annotation = "example.test/tolerate"
     let other = setup.run(&tolerant).await;
     setup.start(&other, &tolerant, "tolerated").await;
 
-    setup.plugin("10", "needed", json!({ "Slow": { "CreateContainer": 5000 }, "Keep": true }));
+    setup.plugin("10", "needed", json!({ "Slow": { "CreateContainer": slow() }, "Keep": true }));
     let refused = setup.try_create(&id, &pod, "unanswered").await.unwrap_err();
     assert!(refused.message().contains("did not answer"), "{refused}");
     setup.start(&id, &pod, "answered").await;

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use kevel_e2e::{Node, NodeOptions, Registry, find, until};
+use kevel_e2e::{Node, NodeOptions, Registry, find, patience, until};
 use kevel_proto::runtime::v1 as cri;
 use serde_json::{Value, json};
 use tonic::{Status, transport::Channel};
@@ -30,8 +30,15 @@ impl Drop for Setup {
 }
 
 pub(crate) async fn setup(nri: &str) -> Setup {
+    setup_within(2, nri).await
+}
+
+/// A node on which plugins have so many seconds to answer.
+pub(crate) async fn setup_within(seconds: u64, nri: &str) -> Setup {
     let registry = Registry::start(&["busybox", "pause"]).unwrap();
-    let options = NodeOptions { nri: nri.to_owned(), ..registry.node_options() };
+    let (joining, answering) = (patience(5).as_secs(), patience(seconds).as_secs());
+    let nri = format!("plugin_registration_timeout = \"{joining}s\"\nplugin_request_timeout = \"{answering}s\"\n{nri}");
+    let options = NodeOptions { nri, ..registry.node_options() };
     let node = Node::start(&options).unwrap();
     let (runtime, mut images) = node.cri().await.unwrap();
     let image = cri::ImageSpec { image: registry.reference("busybox").to_owned(), ..Default::default() };
