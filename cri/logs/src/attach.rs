@@ -112,6 +112,11 @@ impl Audience {
         *self.lock() = None;
     }
 
+    /// Whether anybody watches the stream.
+    pub(crate) fn wants(&self, stream: Stream) -> bool {
+        !self.wanting(stream).is_empty()
+    }
+
     fn wanting(&self, stream: Stream) -> Vec<Watcher> {
         let wants = |watcher: &&Watcher| match stream {
             Stream::Stdout => watcher.stdout,

@@ -13,7 +13,10 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use tokio::net::unix::pipe;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    line::Stream,
+};
 
 /// The pipes of one process. A terminal has no standard error of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,12 @@ impl Fifos {
         name(self.stderr.as_ref())
     }
 
+    /// Where output is kept until it is logged.
+    pub(crate) fn spool(&self, stream: Stream) -> Option<PathBuf> {
+        let pipe = if stream == Stream::Stdout { Some(&self.stdout) } else { self.stderr.as_ref() };
+        pipe.map(|path| spool(path))
+    }
+
     /// Opens the daemon's ends without waiting for anybody. Needs a tokio runtime.
     pub fn open(&self) -> Result<Pipes> {
         let stdout = reader(&self.stdout)?;
@@ -102,11 +111,10 @@ impl Fifos {
     pub fn remove(&self) -> Result<()> {
         let mut result = Ok(());
         for path in self.all() {
-            match std::fs::remove_file(path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound && result.is_ok() => {
-                    result = Err(Error::Fifo { doing: "removing", path: path.clone(), source });
-                }
-                _ => {}
+            if let Err(source) = unlink(path).and_then(|()| unlink(&spool(path)))
+                && result.is_ok()
+            {
+                result = Err(Error::Fifo { doing: "removing", path: path.clone(), source });
             }
         }
         result
@@ -117,11 +125,20 @@ impl Fifos {
     }
 }
 
-fn make(path: &Path) -> io::Result<()> {
+fn spool(pipe: &Path) -> PathBuf {
+    pipe.with_added_extension("spool")
+}
+
+fn unlink(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    unlink(path)?;
+    unlink(&spool(path))?;
     Ok(mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?)
 }
 

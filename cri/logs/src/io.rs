@@ -2,10 +2,11 @@
 
 use std::{io, sync::Arc};
 
+use futures::future::join_all;
 use tokio::{
     net::unix::pipe,
     sync::{Mutex, watch},
-    task::JoinHandle,
+    task::{self, JoinHandle},
 };
 
 use crate::{
@@ -34,18 +35,13 @@ impl Io {
     pub fn start(fifos: Fifos, log: Log, settings: &Settings) -> Result<Self> {
         let pipes = fifos.open()?;
         let audience = Audience::new();
-        let sink = |stream| Sink::new(stream, log.clone(), audience.clone(), settings);
-        let stdout = pump(pipes.stdout, sink(Stream::Stdout));
-        let stderr = pipes.stderr.map(|pipe| pump(pipe, sink(Stream::Stderr)));
+        let sink = |stream| Sink::new(stream, log.clone(), audience.clone(), settings, fifos.spool(stream));
+        let mut flows = vec![Flow { pipe: Arc::new(pipes.stdout), sink: sink(Stream::Stdout) }];
+        flows.extend(pipes.stderr.map(|pipe| Flow { pipe: Arc::new(pipe), sink: sink(Stream::Stderr) }));
         let (end, ended) = watch::channel(false);
         let watched = audience.clone();
         let task = tokio::spawn(async move {
-            let stderr = async {
-                if let Some(stderr) = stderr {
-                    stderr.await;
-                }
-            };
-            tokio::join!(stdout, stderr);
+            join_all(resume(flows).await.into_iter().map(Flow::pump)).await;
             watched.end();
             end.send_replace(true);
         });
@@ -122,27 +118,55 @@ impl Drop for Io {
     }
 }
 
-/// Reads a pipe to its end. A stream that is silent holds no buffers.
-async fn pump(pipe: pipe::Receiver, mut sink: Sink) {
-    let pipe = Arc::new(pipe);
-    loop {
-        let ready = pipe.readable().await;
-        let (left, count) = match ready {
-            Ok(()) => sink.take(pipe.clone()).await,
-            Err(error) => (Some(sink), Err(error)),
-        };
-        let Some(left) = left else { return tracing::warn!("a thread of a container's stream ended") };
-        sink = left;
-        match count {
-            Ok(0) => break,
-            Ok(count) => sink.show(count).await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sink.idle(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                tracing::warn!(%error, "stream of a container given up");
-                break;
+/// One stream.
+struct Flow {
+    pipe: Arc<pipe::Receiver>,
+    sink: Sink,
+}
+
+/// Goes on where the daemon before this one was ended, whatever it was doing.
+async fn resume(mut flows: Vec<Flow>) -> Vec<Flow> {
+    if !flows.iter().any(|flow| flow.sink.has_past()) {
+        return flows;
+    }
+    let work = task::spawn_blocking(move || {
+        flows.iter_mut().for_each(|flow| flow.sink.settle());
+        for Flow { pipe, sink } in &mut flows {
+            if let Err(error) = sink.catch_up(pipe) {
+                tracing::warn!(%error, "output of a container from before a restart");
             }
         }
+        flows
+    });
+    work.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a thread of a container's streams ended");
+        Vec::new()
+    })
+}
+
+impl Flow {
+    /// Reads a pipe to its end. A stream that is silent holds no buffers.
+    async fn pump(self) {
+        let Self { pipe, mut sink } = self;
+        loop {
+            let ready = pipe.readable().await;
+            let (left, count) = match ready {
+                Ok(()) => sink.take(pipe.clone()).await,
+                Err(error) => (Some(sink), Err(error)),
+            };
+            let Some(left) = left else { return tracing::warn!("a thread of a container's stream ended") };
+            sink = left;
+            match count {
+                Ok(0) => break,
+                Ok(count) => sink.show(count).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sink.idle(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "stream of a container given up");
+                    break;
+                }
+            }
+        }
+        sink.finish().await;
     }
-    sink.finish().await;
 }

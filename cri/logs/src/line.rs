@@ -59,6 +59,11 @@ impl Cutter {
         cut
     }
 
+    /// How many of the last bytes are in no line yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The stream ended: what is left becomes a piece.
     pub(crate) fn finish(&mut self, now: SystemTime, out: &mut Vec<u8>) -> Cut {
         let mut cut = Cut::default();

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,6 +15,7 @@ use crate::{
     error::{Error, Result},
     file,
     line::Cut,
+    spool::Spool,
 };
 
 /// A container's log. Clones are the same log.
@@ -104,22 +106,63 @@ impl Log {
     }
 
     /// Appends whole lines and empties the buffer. A disk that refuses costs the lines, not the container. Blocks.
-    pub(crate) fn append(&self, lines: &mut Vec<u8>, cut: Cut) {
+    pub(crate) fn append(&self, lines: &mut Vec<u8>, cut: Cut, batch: Option<&mut Batch<'_>>) {
         if !lines.is_empty() && self.is_kept() {
-            self.0.append(lines, cut);
+            self.0.append(lines, cut, batch);
         }
         lines.clear();
+    }
+
+    /// The file with that number: the log, or one that kubelet has renamed. Blocks.
+    pub(crate) fn find(&self, inode: u64) -> io::Result<Option<File>> {
+        if let Some(file) = self.0.lock().as_ref()
+            && file.metadata()?.ino() == inode
+        {
+            return file.try_clone().map(Some);
+        }
+        let Some(dir) = self.0.path.as_deref().and_then(Path::parent) else { return Ok(None) };
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            // Others may go meanwhile.
+            if entry.metadata().is_ok_and(|now| now.ino() == inode) {
+                return file::append(&entry.path()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Lines of one stream, for whom a killed daemon's successor must be able to tell whether they were written.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    pub(crate) spool: &'a mut Spool,
+    /// How much of what was read is not among them.
+    pub(crate) pending: usize,
+    /// Why nobody will be able to.
+    pub(crate) failed: Option<io::Error>,
+}
+
+impl Batch<'_> {
+    fn begin(&mut self, file: &File, bytes: usize) {
+        self.failed = self.spool.begin(file, bytes, self.pending).err();
+    }
+
+    fn done(&mut self) {
+        self.failed = self.failed.take().or_else(|| self.spool.done(self.pending).err());
     }
 }
 
 impl Inner {
-    fn append(&self, lines: &[u8], cut: Cut) {
+    fn append(&self, lines: &[u8], cut: Cut, mut batch: Option<&mut Batch<'_>>) {
         let add = |counter: &AtomicU64, count: u64| counter.fetch_add(count, Ordering::Relaxed);
         let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         add(&self.counters.lines, cut.lines);
         add(&self.counters.splits, cut.splits);
         let mut file = self.lock();
         let Some(file) = file.as_mut() else { return };
+        if let Some(batch) = &mut batch {
+            batch.begin(file, lines.len());
+        }
         match file::write_lines(file, lines) {
             Ok(()) => {
                 add(&self.counters.bytes, size(lines.len()));
@@ -133,6 +176,9 @@ impl Inner {
                     tracing::warn!(path = ?self.path, %error, failures, "container log lines dropped");
                 }
             }
+        }
+        if let Some(batch) = &mut batch {
+            batch.done();
         }
     }
 

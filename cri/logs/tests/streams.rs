@@ -14,7 +14,7 @@ use kevel_cri_logs::{Attachment, Fifos, Io, Log, Settings, Stream};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A process whose streams are watched: this test writes what a shim would.
 struct Bench {
