@@ -1,6 +1,6 @@
 //! ContainerStats, ListContainerStats and StreamContainerStats.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures::StreamExt as _;
 use kevel_cgroup::{Cpu, Memory, Pids, Place, Pressure, Pressures, Stall};
@@ -24,7 +24,7 @@ impl Server {
             return Ok(measured);
         }
         // It does not run; what is left of it is its files.
-        let layer = self.writable_layer(&container.record.id).await;
+        let layer = self.writable_layer(&container.record.id, None).await;
         Ok(self.describe_stats(&container, &Reading::default(), identity::now(), layer))
     }
 
@@ -67,12 +67,13 @@ impl Server {
     /// Measures containers; those that end meanwhile are left out.
     pub(crate) async fn measure_all(&self, list: Vec<Arc<Container>>) -> Vec<ContainerStats> {
         let parts: Vec<Vec<_>> = list.chunks(READ_AT_ONCE).map(<[_]>::to_vec).collect();
-        let read = futures::stream::iter(parts).map(|part| self.measure_part(part));
+        let new = self.images.count_anew().await;
+        let read = futures::stream::iter(parts).map(|part| self.measure_part(part, new));
         read.buffered(4).concat().await
     }
 
     /// Reads several containers in one go, for that is less work than handing over each of them.
-    async fn measure_part(&self, part: Vec<Arc<Container>>) -> Vec<ContainerStats> {
+    async fn measure_part(&self, part: Vec<Arc<Container>>, new: Option<Instant>) -> Vec<ContainerStats> {
         let (meter, list) = (self.meter.clone(), part.clone());
         let read = blocking(move || {
             let read = |one: &Arc<Container>| {
@@ -84,7 +85,7 @@ impl Server {
         let Ok(read) = read.await else { return Vec::new() };
         let read = part.into_iter().zip(read).filter_map(|(one, read)| read.map(|(reading, at)| (one, reading, at)));
         let described = futures::stream::iter(read).map(|(one, reading, at)| async move {
-            let layer = self.writable_layer(&one.record.id).await;
+            let layer = self.writable_layer(&one.record.id, new).await;
             self.describe_stats(&one, &reading, at, layer)
         });
         described.buffered(READ_AT_ONCE).collect().await
@@ -118,10 +119,10 @@ impl Server {
         }
     }
 
-    /// How large a container's own files are, as last counted.
-    pub(crate) async fn writable_layer(&self, id: &str) -> Option<FilesystemUsage> {
+    /// How large a container's own files are, as last counted; a `new` count is waited for until then.
+    pub(crate) async fn writable_layer(&self, id: &str, new: Option<Instant>) -> Option<FilesystemUsage> {
         let entry = self.containers.get(&self.scope, id).await.ok()?;
-        let (usage, at) = self.images.layer(&entry.snapshotter, &entry.snapshot_key).await?;
+        let (usage, at) = self.images.layer(&entry.snapshotter, &entry.snapshot_key, new).await?;
         Some(image::fs_info::describe(usage, &self.images.mountpoint(&entry.snapshotter), at))
     }
 

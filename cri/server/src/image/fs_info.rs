@@ -1,6 +1,6 @@
 //! ImageFsInfo: what images and containers use.
 
-use std::{collections::BTreeSet, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeSet, os::unix::fs::MetadataExt as _, path::Path, time::Instant};
 
 use futures::StreamExt as _;
 use kevel_contract::snapshot::{Kind, Usage};
@@ -48,11 +48,11 @@ impl Images {
         self.root.join(format!("io.containerd.snapshotter.v1.{snapshotter}")).to_string_lossy().into_owned()
     }
 
-    /// How large a container's own files are, as last counted.
-    pub(crate) async fn layer(&self, snapshotter: &str, key: &str) -> Option<Counted> {
+    /// How large a container's own files are, as last counted; a `new` count is waited for until then.
+    pub(crate) async fn layer(&self, snapshotter: &str, key: &str, new: Option<Instant>) -> Option<Counted> {
         let store = self.snapshotters.get(snapshotter)?.clone();
         let (scope, of) = (self.scope.clone(), key.to_owned());
-        self.layers.get(snapshotter, key, move || async move { store.usage(&scope, &of).await }).await
+        self.layers.get(snapshotter, key, new, move || async move { store.usage(&scope, &of).await }).await
     }
 
     /// Forgets how large a container's own files were.
@@ -80,7 +80,7 @@ impl Images {
         let used = futures::stream::iter(all).map(|info| async move {
             let usage = match info.kind {
                 Kind::Committed => snapshotter.usage(&self.scope, &info.name).await.map(Some),
-                Kind::Active | Kind::View => Ok(self.layer(name, &info.name).await.map(|(usage, _)| usage)),
+                Kind::Active | Kind::View => Ok(self.layer(name, &info.name, None).await.map(|(usage, _)| usage)),
             };
             (info.kind, usage)
         });

@@ -1,9 +1,13 @@
 //! Room on the disk: whoever removes something from a disk that is nearly full wants the room.
 //!
 //! kubelet looks at the disk right after it has removed images and containers, and evicts pods if it is as full as before.
-//! Elsewhere nobody waits for files to be deleted.
+//! Elsewhere nobody waits for files to be deleted. Which pods it evicts it takes from what each of them is said to use, so that
+//! on a disk that is nearly full this is counted anew.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::Images;
 use crate::files::blocking;
@@ -14,11 +18,23 @@ const NEARLY_FULL: u64 = 70;
 /// How long somebody waits for room at most; freeing goes on without him.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long statistics wait for new counts of what containers use.
+const COUNTING: Duration = Duration::from_secs(5);
+
 impl Images {
+    /// Until when new counts are worth waiting for, if they are.
+    pub(crate) async fn count_anew(&self) -> Option<Instant> {
+        self.is_nearly_full().await.then(|| Instant::now() + COUNTING)
+    }
+
+    async fn is_nearly_full(&self) -> bool {
+        let path = self.root.clone();
+        blocking(move || Ok(nearly_full(&path))).await.unwrap_or_default()
+    }
+
     /// Waits until what was removed is off the disk, if that is nearly full.
     pub(crate) async fn make_room(&self) {
-        let path = self.root.clone();
-        if !blocking(move || Ok(nearly_full(&path))).await.unwrap_or_default() {
+        if !self.is_nearly_full().await {
             return;
         }
         match tokio::time::timeout(PATIENCE, self.garbage.collect()).await {

@@ -136,7 +136,7 @@ impl Server {
         sheet.gauge("container_fs_limit_bytes", &device, Some(filesystem.size));
         sheet.gauge("container_fs_inodes_total", &device, Some(filesystem.inodes));
         sheet.gauge("container_fs_inodes_free", &device, Some(filesystem.inodes_free));
-        let counted = self.images.layer(&entry.snapshotter, &entry.snapshot_key).await;
+        let counted = self.images.layer(&entry.snapshotter, &entry.snapshot_key, None).await;
         sheet.gauge("container_fs_usage_bytes", &device, counted.map(|(usage, _)| usage.size));
     }
 

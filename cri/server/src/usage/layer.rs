@@ -1,5 +1,6 @@
 //! How large writable layers are. Counting one walks its directory, so it is done on the side: who asks gets the last
-//! count at once, and a layer that is large is counted more rarely.
+//! count at once, and a layer that is large is counted more rarely. Only on a disk that is nearly full he gets a new one: from
+//! it kubelet chooses the pod to evict.
 
 use std::{
     collections::HashMap,
@@ -16,6 +17,8 @@ use crate::identity;
 
 /// How long the first who asks for a layer waits for its count.
 const FIRST: Duration = Duration::from_secs(2);
+/// How old a count may be for somebody who wants a new one.
+const FRESH: Duration = Duration::from_secs(1);
 /// Counting a layer takes at most this part of the time.
 const SHARE: u32 = 20;
 /// How many layers are counted at once.
@@ -39,6 +42,15 @@ struct Inner {
     counting: Semaphore,
 }
 
+/// What somebody finds who asks for a layer.
+struct Visit {
+    last: watch::Receiver<Option<Counted>>,
+    counted: Option<Counted>,
+    counting: bool,
+    /// It is his to begin a count.
+    due: bool,
+}
+
 struct Entry {
     last: watch::Sender<Option<Counted>>,
     counting: bool,
@@ -54,20 +66,30 @@ impl Layers {
     }
 
     /// The last count of a layer; `count` is called when it is time for another. None when the first count is not done
-    /// within 2 seconds; it goes on.
-    pub(crate) async fn get<F>(&self, snapshotter: &str, key: &str, count: impl FnOnce() -> F) -> Option<Counted>
+    /// within 2 seconds; it goes on. Who wants a `new` one says until when he waits for it.
+    pub(crate) async fn get<F>(
+        &self,
+        snapshotter: &str,
+        key: &str,
+        new: Option<Instant>,
+        count: impl FnOnce() -> F,
+    ) -> Option<Counted>
     where
         F: Future<Output = Result<Usage>> + Send + 'static,
     {
         let key = (snapshotter.to_owned(), key.to_owned());
-        let (mut last, due) = self.visit(&key);
+        let Visit { mut last, counted, counting, due } = self.visit(&key, new.is_some());
         if due {
             tokio::spawn(self.clone().count(key, count()));
         }
-        let counted = *last.borrow_and_update();
-        match counted {
-            Some(_) => counted,
-            None => {
+        match (counted, new) {
+            (Some(_), Some(until)) if counting => {
+                let _ = tokio::time::timeout_at(until.into(), last.changed()).await; // the old one is better than none
+                let new = *last.borrow();
+                new.or(counted)
+            }
+            (Some(_), _) => counted,
+            (None, _) => {
                 let counted = tokio::time::timeout(FIRST, last.wait_for(Option::is_some)).await;
                 counted.ok().and_then(std::result::Result::ok).and_then(|counted| *counted)
             }
@@ -78,8 +100,7 @@ impl Layers {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever waits for the layer's count, and whether it is the caller's to begin one.
-    fn visit(&self, key: &Key) -> (watch::Receiver<Option<Counted>>, bool) {
+    fn visit(&self, key: &Key, new: bool) -> Visit {
         let now = Instant::now();
         let mut known = self.lock();
         if known.len() >= LAYERS && !known.contains_key(key) {
@@ -95,10 +116,11 @@ impl Layers {
         });
         entry.asked = now;
         let age = now.duration_since(entry.finished);
-        let due = !entry.counting
-            && (entry.last.borrow().is_none() || age >= self.0.period.max(entry.took.saturating_mul(SHARE)));
+        let period = if new { self.0.period.min(FRESH) } else { self.0.period };
+        let counted = *entry.last.borrow();
+        let due = !entry.counting && (counted.is_none() || age >= period.max(entry.took.saturating_mul(SHARE)));
         entry.counting |= due;
-        (entry.last.subscribe(), due)
+        Visit { last: entry.last.subscribe(), counted, counting: entry.counting, due }
     }
 
     async fn count(self, key: Key, count: impl Future<Output = Result<Usage>>) {
@@ -147,27 +169,27 @@ mod tests {
             let calls = calls.clone();
             move || async move { Ok(usage(calls.fetch_add(1, Ordering::SeqCst))) }
         };
-        let (one, other) = tokio::join!(layers.get("s", "k", count()), layers.get("s", "k", count()));
+        let (one, other) = tokio::join!(layers.get("s", "k", None, count()), layers.get("s", "k", None, count()));
         assert_eq!((one.unwrap().0, other.unwrap().0), (usage(0), usage(0)));
-        assert_eq!(layers.get("s", "k", count()).await.unwrap().0, usage(0));
-        assert_eq!(layers.get("s", "other", count()).await.unwrap().0, usage(1));
+        assert_eq!(layers.get("s", "k", None, count()).await.unwrap().0, usage(0));
+        assert_eq!(layers.get("s", "other", None, count()).await.unwrap().0, usage(1));
         layers.forget("s", "k");
-        assert_eq!(layers.get("s", "k", count()).await.unwrap().0, usage(2));
+        assert_eq!(layers.get("s", "k", None, count()).await.unwrap().0, usage(2));
     }
 
     #[tokio::test]
     async fn the_old_count_is_answered_while_a_new_one_is_made() {
         let layers = Layers::new(Duration::ZERO);
-        layers.get("s", "k", || async { Ok(usage(1)) }).await.unwrap();
+        layers.get("s", "k", None, || async { Ok(usage(1)) }).await.unwrap();
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let slow = || async move {
             let _ = wait.await;
             Ok(usage(2))
         };
         // The first count took no time to speak of, so another is due as soon as a moment has passed.
-        let mut last = layers.visit(&("s".into(), "k".into())).0;
+        let mut last = layers.visit(&("s".into(), "k".into()), false).last;
         layers.lock().values_mut().for_each(|entry| (entry.counting, entry.took) = (false, Duration::ZERO));
-        assert_eq!(layers.get("s", "k", slow).await.unwrap().0, usage(1));
+        assert_eq!(layers.get("s", "k", None, slow).await.unwrap().0, usage(1));
         last.borrow_and_update();
         go.send(()).unwrap();
         last.changed().await.unwrap();
@@ -175,9 +197,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_wants_a_new_count_waits_for_it() {
+        let layers = Layers::new(Duration::from_secs(3600));
+        let old = layers.get("s", "k", None, || async { Ok(usage(1)) }).await;
+        let later = || Some(Instant::now() + Duration::from_secs(60));
+        let fresh = layers.get("s", "k", later(), || async { panic!("counted a moment ago") }).await;
+        assert_eq!(fresh, old);
+        let age = || layers.lock().values_mut().for_each(|entry| entry.finished -= FRESH);
+        age();
+        assert_eq!(layers.get("s", "k", None, || async { panic!("new enough") }).await, old);
+        assert_eq!(layers.get("s", "k", later(), || async { Ok(usage(2)) }).await.unwrap().0, usage(2));
+        age();
+        let never = layers.get("s", "k", Some(Instant::now()), std::future::pending).await;
+        assert_eq!(never.unwrap().0, usage(2), "what takes too long is not waited for");
+    }
+
+    #[tokio::test]
     async fn a_layer_that_is_gone_is_answered_at_once_and_forgotten() {
         let layers = Layers::new(Duration::from_secs(3600));
-        let gone = layers.get("s", "k", || async { Err(Error::not_found("gone")) }).await;
+        let gone = layers.get("s", "k", None, || async { Err(Error::not_found("gone")) }).await;
         assert!(gone.is_none() && layers.lock().is_empty());
     }
 }
