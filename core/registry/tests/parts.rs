@@ -187,7 +187,7 @@ async fn room_is_given_back_with_the_pieces() {
     let mut held = Vec::new();
     let mut got = 0;
     // What nobody gives back is not fetched over: two parts fit, the third has to wait.
-    while let Ok(next) = tokio::time::timeout(Duration::from_millis(500), fetch.next()).await {
+    while let Ok(next) = tokio::time::timeout(Duration::from_secs(3), fetch.next()).await {
         let (piece, room) = next.unwrap().unwrap();
         got += piece.len();
         held.push(room);

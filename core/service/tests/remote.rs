@@ -28,7 +28,7 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_cross_the_socket_and_ttrpc() {

@@ -232,7 +232,7 @@ async fn ingests_follow_offsets() {
                 }
             }
         };
-        let (offsets, status) = tokio::time::timeout(std::time::Duration::from_secs(10), free).await.unwrap();
+        let (offsets, status) = tokio::time::timeout(std::time::Duration::from_secs(60), free).await.unwrap();
         assert_eq!(offsets, want, "{what}");
         let status = status.as_ref().map(|status| (status.code(), status.message()));
         assert_eq!(status, end, "{what}");

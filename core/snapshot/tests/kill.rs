@@ -28,7 +28,7 @@ fn scope() -> Scope {
 
 /// Opens the store once whoever had it before, which deletes in the background, let go of its database.
 async fn open(root: &Path) -> Snapshots<overlay::Overlay> {
-    let opened = tokio::time::timeout(Duration::from_secs(10), async {
+    let opened = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             match overlay::open(root, overlay::Options::default(), false).await {
                 Err(error) if error.code() == Code::Unavailable => tokio::task::yield_now().await,

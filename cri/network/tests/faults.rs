@@ -84,13 +84,13 @@ fn a_hanging_plugin_is_killed_with_its_children() {
         let marker = node.path("child");
         node.script("second", &log_second(&format!("sleep 600 & echo $! >{}; wait", marker.display())));
         let mut config = node.config();
-        config.timeouts.add = Duration::from_millis(1500);
+        config.timeouts.add = Duration::from_secs(5);
         let started = Instant::now();
         let (_, _netns, _, attached) = attach(&node, config).await;
         let error = attached.unwrap_err();
-        assert_eq!(error.chain(), "ADD of network n by plugin second: no answer within 1.5s, killed");
+        assert_eq!(error.chain(), "ADD of network n by plugin second: no answer within 5s, killed");
         assert_eq!(error.kind(), Kind::DeadlineExceeded);
-        assert!(started.elapsed() < Duration::from_secs(10));
+        assert!(started.elapsed() < Duration::from_secs(300));
         let child = fs::read_to_string(marker).unwrap();
         wait_for_death(child.trim());
         assert_eq!(node.records(), Vec::<String>::new());
@@ -126,7 +126,7 @@ fn dropping_an_operation_kills_the_plugin_and_leaves_a_record() {
 
 /// Killed is not gone: the process may be a zombie for a moment.
 fn wait_for_death(pid: &str) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let lives = || {
         let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
         !stat.is_empty() && !stat.contains(") Z ")
@@ -294,11 +294,11 @@ fn a_plugin_may_leave_a_child_with_its_pipes() {
     block_on(async {
         let node = Node::new();
         two_plugins(&node, "1.0.0");
-        node.script("second", &format!("echo '{RESULT}'; sleep 5 &"));
+        node.script("second", &format!("echo '{RESULT}'; sleep 60 &"));
         let started = Instant::now();
         let (network, _netns, pod, attached) = attach(&node, node.config()).await;
         attached.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(4));
+        assert!(started.elapsed() < Duration::from_secs(50));
         node.script("second", "exit 0");
         network.detach(&pod).await.unwrap();
     });

@@ -178,7 +178,7 @@ fn the_directory_is_watched() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(10), reached).await.unwrap_or_else(|_| panic!("{:?}", names()));
+            tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("{:?}", names()));
         };
         let conf = node.path("conf");
         while !conf.exists() {

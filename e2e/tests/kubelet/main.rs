@@ -29,11 +29,15 @@ runtime_type = "io.containerd.runc.v2"
 options = { BinaryName = "RUNSC", Root = "DIR/runsc" }
 "#;
 
+/// Every rotated log is kept: on a slow machine a test goes on for longer than a few files last.
+const LOGS: &str = "containerLogMaxFiles: 1000\n";
+
 #[test]
 fn pods_of_a_cluster() {
     let programs = tempfile::tempdir().unwrap();
     let config = HANDLERS.replace("RUNSC", &runsc(programs.path()).unwrap());
-    let cluster = Cluster::start(ClusterOptions { config: &config, ..ClusterOptions::default() }).unwrap();
+    let options = ClusterOptions { config: &config, kubelet: LOGS, ..ClusterOptions::default() };
+    let cluster = Cluster::start(options).unwrap();
     let mark = cluster.mark();
     app::run(&cluster);
     pods::events_are_used(&cluster);
