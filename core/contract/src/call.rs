@@ -7,7 +7,8 @@ use std::{
 };
 
 use kevel_model::{Code, Error, Result};
-use tracing::Instrument as _;
+
+use crate::trace;
 
 /// Is told of every call through a handle; the daemon makes metrics of it.
 pub trait Observer: Send + Sync {
@@ -51,10 +52,10 @@ impl Target {
     /// Makes a call.
     pub async fn call<T>(&self, method: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
         let started = Instant::now();
-        let span = tracing::debug_span!("call", backend = %self.name, method);
+        let call = trace::within(format_args!("{} {method}", self.name), call);
         let result = match self.deadline {
-            None => call.instrument(span).await,
-            Some(deadline) => tokio::time::timeout(deadline, call.instrument(span)).await.unwrap_or_else(|_| {
+            None => call.await,
+            Some(deadline) => tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
                 Err(Error::deadline_exceeded(format!("{} did not answer {method} within {deadline:?}", self.name)))
             }),
         };

@@ -24,6 +24,7 @@ mod scope;
 pub mod snapshot;
 pub mod stream;
 pub mod task;
+pub mod trace;
 pub mod transfer;
 pub mod verifier;
 

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
     Request,
-    metadata::AsciiMetadataValue,
+    metadata::{AsciiMetadataKey, AsciiMetadataValue},
     transport::{Channel, Endpoint, Uri},
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Call<'a> {
     pub(crate) namespace: &'a str,
     /// No limit for what waits for a process to end.
     pub(crate) limit: Option<Duration>,
+    /// Headers by which the shim goes on with the trace of the call.
+    pub(crate) trace: &'a [(String, String)],
 }
 
 impl Connection {
@@ -64,6 +66,7 @@ impl Connection {
             Self::Ttrpc(client) => {
                 let options = CallOptions { timeout: call.limit, ..CallOptions::default() };
                 let options = options.with(TTRPC_NAMESPACE, call.namespace);
+                let options = call.trace.iter().fold(options, |options, (key, value)| options.with(key, value));
                 client.call(call.service, call.method, request, options).await
             }
             Self::Grpc(grpc) => grpc.call(call, request).await,
@@ -162,6 +165,11 @@ where
     let namespace = call.namespace.parse::<AsciiMetadataValue>();
     let namespace = namespace.map_err(|error| bad(format!("namespace {}: {error}", call.namespace)))?;
     request.metadata_mut().insert(GRPC_NAMESPACE, namespace);
+    for (key, value) in call.trace {
+        if let (Ok(key), Ok(value)) = (key.parse::<AsciiMetadataKey>(), value.parse()) {
+            request.metadata_mut().insert(key, value);
+        }
+    }
     if let Some(limit) = call.limit {
         request.set_timeout(limit);
     }
@@ -203,5 +211,39 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Answers with what it was told of a trace.
+    struct Teller;
+
+    #[async_trait::async_trait]
+    impl kevel_ttrpc::Service for Teller {
+        async fn call(&self, _: &str, _: Bytes, context: kevel_ttrpc::Context) -> Result<Bytes, Status> {
+            let told = ["traceparent", "tracestate"].map(|key| context.metadata.get(key).unwrap_or("none").to_owned());
+            Ok(told.join(" ").encode_to_vec().into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shim_is_told_the_trace() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut server = kevel_ttrpc::Server::new();
+        server.register("s", std::sync::Arc::new(Teller)).unwrap();
+        tokio::spawn(async move { server.serve_connection(theirs, None, CancellationToken::new()).await });
+        let connection = Connection::over(Protocol::Ttrpc, ours);
+        let told = async |trace: &[(String, String)]| {
+            let call = Call { service: "s", method: "m", namespace: "n", limit: None, trace };
+            connection.call::<(), String>(call, &()).await.unwrap()
+        };
+        assert_eq!(told(&[]).await, "none none");
+        let trace = [("traceparent", "00-a-b-01"), ("tracestate", "c=d")];
+        assert_eq!(told(&trace.map(|(key, value)| (key.to_owned(), value.to_owned()))).await, "00-a-b-01 c=d");
     }
 }

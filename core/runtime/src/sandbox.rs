@@ -20,6 +20,7 @@ use kevel_proto::{
     shim::task::DeleteResponse,
 };
 use kevel_ttrpc::Code;
+use tracing::Instrument as _;
 
 use crate::{
     Dirs, Protocol, Role, Shim, ShimManager,
@@ -116,7 +117,7 @@ impl ShimController {
 impl ControllerBackend for ShimController {
     async fn create(&self, scope: &Scope, create: Create) -> Result<()> {
         let (this, scope) = (self.clone(), scope.clone());
-        let work = tokio::spawn(async move { this.create_sandbox(&scope, create).await });
+        let work = tokio::spawn(async move { this.create_sandbox(&scope, create).await }.in_current_span());
         work.await.map_err(|error| Error::internal("creating a sandbox ended early").with_source(error))?
     }
 

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use kevel_contract::trace;
 use kevel_model::Namespace;
 use kevel_proto::shim::{
     sandbox,
@@ -19,6 +20,7 @@ use kevel_ttrpc::Code;
 use prost::Message;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument as _;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -266,8 +268,14 @@ impl Shim {
         Req: Message + Clone + 'static,
         Resp: Message + Default + 'static,
     {
-        let answer =
-            self.client.call(Call { service, method, namespace: self.namespace.as_str(), limit }, request).await;
+        let span = trace::span(format_args!("{service}/{method}"));
+        span.record("otel.kind", "client");
+        span.record("object", self.id.as_str());
+        let call = Call { service, method, namespace: self.namespace.as_str(), limit, trace: &trace::hand_on(&span) };
+        let answer = self.client.call(call, request).instrument(span.clone()).await;
+        if let Err(error) = &answer {
+            trace::failed(&span, error);
+        }
         if answer.as_ref().is_err_and(|error| error.code() == Code::DeadlineExceeded) {
             if self.breaker.missed() {
                 tracing::warn!(id = self.id, pid = self.pid(), method, "a shim does not answer");

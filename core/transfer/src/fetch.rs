@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kevel_contract::content::{Begin, Commit, Ingest};
+use kevel_contract::{
+    content::{Begin, Commit, Ingest},
+    trace,
+};
 use kevel_model::{Code, Context as _, Descriptor, Error, Labels, Result};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -122,7 +125,11 @@ impl Job {
         let key = (self.scope().namespace.clone(), descriptor.digest.clone());
         self.shared.blobs.join(key, |stop| {
             let download = Download { job: self.clone(), descriptor: descriptor.clone(), tee };
-            async move { download.run(&stop).await }
+            async move {
+                let digest = download.descriptor.digest.clone();
+                let work = trace::within(format_args!("fetch {digest}"), download.run(&stop));
+                work.await
+            }
         })
     }
 

@@ -13,6 +13,7 @@ use std::{
 use kevel_model::{Code, Error, Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// A failure that many can be told of.
 #[derive(Clone, Debug)]
@@ -67,6 +68,7 @@ impl<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> Fl
         let work = Arc::new(Work { outcome, stop: stop.clone() });
         flights.insert(key.clone(), Arc::downgrade(&work));
         let (task, registry) = (start(stop), Arc::clone(&self.0));
+        let task = task.in_current_span();
         tokio::spawn(async move {
             let result = task.await.map_err(|error| Failure { code: error.code(), message: error.chain() });
             // Told before it is forgotten: who comes in between starts anew and finds the work done.

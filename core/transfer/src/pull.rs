@@ -3,6 +3,7 @@
 use kevel_contract::{
     Scope,
     image::Image,
+    trace,
     transfer::{Pull, Unpack},
 };
 use kevel_model::{Code, Context as _, Descriptor, Error, Labels, Platform, Reference, Result, media_type};
@@ -69,7 +70,9 @@ impl Service {
         let job = self.registry_job(scope, &reference, manner).await?;
         let session = job.session.clone().ok_or_else(|| Error::internal("a pull without a session"))?;
         job.tell("resolving", &pull.reference, (0, 0), None);
-        let target = job.patiently("the manifest", async { Ok(session.resolve().await?) }).await?;
+        let resolved = job.patiently("the manifest", async { Ok(session.resolve().await?) });
+        let resolved = trace::within(format_args!("resolve"), resolved);
+        let target = resolved.await?;
         self.ask_verifiers(&pull.reference, &target).await?;
         job.tell("fetching", &pull.reference, (0, 0), Some(&target));
         let wanted = Wanted {

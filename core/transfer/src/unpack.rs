@@ -6,11 +6,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use kevel_contract::snapshot::Commit;
+use kevel_contract::{snapshot::Commit, trace};
 use kevel_diff::Layer;
 use kevel_model::{Code, Context as _, Descriptor, Digest, Error, Labels, Mount, Result};
 use tokio::sync::{SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     Snapshotting,
@@ -165,7 +166,8 @@ impl Step {
     async fn fill_once(&self, permit: SemaphorePermit<'_>, stop: &CancellationToken) -> Result<()> {
         let key = extract_key(self.chain());
         let Some(mounts) = self.prepare(&key).await? else { return Ok(()) };
-        let done = match self.fill(mounts, stop).await {
+        let filling = trace::within(format_args!("unpack {}", self.layer().digest), self.fill(mounts, stop));
+        let done = match filling.await {
             Err(error) => Err(error),
             Ok(layer) => {
                 drop(permit); // waiting for the parent is no work
@@ -229,7 +231,7 @@ impl Step {
             self.wait_blob(&ticket, stop).await?;
         }
         let (sender, source, _) = apply::pipe();
-        let pump = tokio::spawn(pump(self.job.clone(), layer.clone(), sender, stop.clone()));
+        let pump = tokio::spawn(pump(self.job.clone(), layer.clone(), sender, stop.clone()).in_current_span());
         let applied = self.apply(source, mounts).await;
         match (pump.await.map_err(|error| Error::internal("the reader died").with_source(error))?, applied) {
             (Err(error), Err(_)) => Err(error),
@@ -246,7 +248,7 @@ impl Step {
         stop: &CancellationToken,
     ) -> Result<Layer> {
         let (fail, failed) = oneshot::channel::<()>();
-        let applying = self.apply(source, mounts);
+        let applying = self.apply(source, mounts).in_current_span();
         let applying = tokio::spawn(async move {
             let applied = applying.await;
             if applied.is_err() {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kevel_contract::metric::MetricRegistry;
+use kevel_contract::{metric::MetricRegistry, trace};
 use kevel_model::Result;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
@@ -105,7 +105,7 @@ impl Counters {
     }
 
     /// Makes a call to the network plugins.
-    pub(crate) async fn network<T, E>(
+    pub(crate) async fn network<T, E: std::error::Error>(
         &self,
         what: NetworkCall,
         call: impl Future<Output = std::result::Result<T, E>>,
@@ -115,6 +115,7 @@ impl Counters {
             NetworkCall::TearDown => ("tear_down_pod", &self.sandbox_delete_network),
         };
         let began = Instant::now();
+        let call = trace::within(format_args!("cni {label}"), call);
         let result = call.await;
         let took = began.elapsed().as_secs_f64();
         self.network_operations.with_label_values(&[label]).inc();
@@ -226,8 +227,8 @@ mod tests {
     async fn network_calls_and_pulls_are_counted_by_outcome() {
         let registry = MetricRegistry::default();
         let (counters, pulls) = (Counters::new(&registry).unwrap(), PullCounters::new(&registry).unwrap());
-        counters.network(NetworkCall::SetUp, async { Ok::<_, ()>(()) }).await.unwrap();
-        counters.network(NetworkCall::TearDown, async { Err::<(), _>(()) }).await.unwrap_err();
+        counters.network(NetworkCall::SetUp, async { Ok::<_, std::fmt::Error>(()) }).await.unwrap();
+        counters.network(NetworkCall::TearDown, async { Err::<(), _>(std::fmt::Error) }).await.unwrap_err();
         assert_eq!(counters.network_operations.with_label_values(&["set_up_pod"]).get(), 1);
         assert_eq!(counters.network_errors.with_label_values(&["set_up_pod"]).get(), 0);
         assert_eq!(counters.network_errors.with_label_values(&["tear_down_pod"]).get(), 1);

@@ -13,9 +13,11 @@ use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
-use kevel_model::Result;
+use kevel_contract::trace;
+use kevel_model::{Error, Result};
 use prometheus::HistogramVec;
 use tonic::Status;
+use tracing::{Instrument as _, Span};
 
 use crate::{answer::status, counters::OperationCounters, patience};
 
@@ -26,16 +28,37 @@ type Stage = Arc<At>;
 
 struct At {
     kind: &'static str,
-    now: Mutex<(&'static str, Instant)>,
+    /// The stage, its beginning, and its span.
+    now: Mutex<(&'static str, Instant, Span)>,
     seconds: Option<HistogramVec>,
+    /// The span of the operation, below that of the call which began it.
+    span: Span,
 }
 
 impl At {
+    /// Begins an operation.
+    fn beginning(key: &str, since: Instant, seconds: Option<HistogramVec>) -> Self {
+        let kind = kind(key);
+        let span = trace::begin(kind);
+        span.record("object", key);
+        Self { kind, now: Mutex::new(("beginning", since, Span::none())), seconds, span }
+    }
+
     /// Enters a stage and counts how long the one before took.
     fn enter(&self, name: &'static str) {
+        self.change(name, trace::child(&self.span, name));
+    }
+
+    /// The end of the last stage.
+    fn over(&self) {
+        self.change("over", Span::none());
+    }
+
+    fn change(&self, name: &'static str, span: Span) {
         let now = Instant::now();
-        let (before, since) =
-            std::mem::replace(&mut *self.now.lock().unwrap_or_else(PoisonError::into_inner), (name, now));
+        let after = (name, now, span);
+        let (before, since, _ended) =
+            std::mem::replace(&mut *self.now.lock().unwrap_or_else(PoisonError::into_inner), after);
         if let Some(seconds) = &self.seconds {
             seconds.with_label_values(&[self.kind, before]).observe(now.duration_since(since).as_secs_f64());
         }
@@ -124,8 +147,7 @@ impl Operations {
                     let number = running.0;
                     let since = Instant::now();
                     let seconds = self.counters.as_ref().map(|counters| counters.stages.clone());
-                    let now = Mutex::new(("beginning", since));
-                    let stage = Arc::new(At { kind: kind(&key), now, seconds });
+                    let stage = Arc::new(At::beginning(&key, since, seconds));
                     let outcome = self.start(key.clone(), number, stage.clone(), work());
                     let new = Running { number, print, since, stage, outcome };
                     running.1.insert(key.clone(), new.clone());
@@ -156,10 +178,11 @@ impl Operations {
         // The task removes its entry after it ended; it cannot run before the caller inserted it, who holds the lock.
         let task = tokio::spawn(async move {
             let began = Instant::now();
-            let work = STAGE.scope(stage.clone(), work);
+            let work = STAGE.scope(stage.clone(), work).instrument(stage.span.clone());
             let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await;
             operations.finish(&key, number);
-            stage.enter("over");
+            stage.over();
+            note(&stage.span, &outcome);
             operations.count(stage.kind, began.elapsed(), &outcome);
             match outcome {
                 Ok(outcome) => outcome.map_err(|error| status(&error)),
@@ -197,9 +220,18 @@ impl Operations {
     }
 }
 
+/// How an operation ended, for its trace.
+fn note<E>(span: &Span, outcome: &std::result::Result<Result<String>, E>) {
+    match outcome {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => trace::failed(span, error),
+        Err(_) => trace::failed(span, &Error::internal("the operation panicked")),
+    }
+}
+
 impl Running {
     fn progress(&self, key: String) -> Progress {
-        let (stage, since) = *self.stage.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stage, since, _) = *self.stage.now.lock().unwrap_or_else(PoisonError::into_inner);
         Progress { key, kind: self.stage.kind, took: self.since.elapsed(), stage: (stage, since.elapsed()) }
     }
 }
@@ -268,7 +300,7 @@ mod tests {
         let of = |stage| counters.stages.with_label_values(&["run_pod_sandbox", stage]).get_sample_count();
         assert_eq!((of("beginning"), of("knitting"), of("over")), (1, 1, 0));
         assert_eq!(counters.seconds.with_label_values(&["run_pod_sandbox"]).get_sample_count(), 1);
-        let fails = || async { Err(kevel_model::Error::not_found("x")) };
+        let fails = || async { Err(Error::not_found("x")) };
         operations.run("start container c".into(), vec![], fails).await.unwrap_err();
         assert_eq!(counters.failures.with_label_values(&["start_container", "NotFound"]).get(), 1);
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use kevel_contract::trace;
 use kevel_model::{Any, Namespace};
 use kevel_proto::{
     containerd::types::RuntimeInfo,
@@ -172,7 +173,8 @@ async fn execute(
 ) -> Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let failed = |source| Error::Spawn { binary: binary.into(), action, source };
-    let run = async {
+    let name = binary.file_name().unwrap_or_default().display();
+    let run = trace::within(format_args!("{name} {action}"), async {
         let mut child = spawn(&mut command).await?;
         let stdout = Collected::of(child.stdout.take(), MAX_REPLY + 1);
         let stderr = Collected::of(child.stderr.take(), MAX_NOISE);
@@ -185,7 +187,7 @@ async fn execute(
         let status = child.wait().await?;
         let (stdout, stderr) = tokio::join!(stdout.finish(), stderr.finish());
         io::Result::Ok(Output { status, stdout, stderr })
-    };
+    });
     match tokio::time::timeout(limit, run).await {
         Ok(result) => result.map_err(failed),
         Err(_) => Err(Error::Slow { binary: binary.into(), action, limit }),

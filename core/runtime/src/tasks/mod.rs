@@ -19,6 +19,8 @@ use kevel_model::{Descriptor, Error, Filters, Result};
 
 pub use checkpoint::Checkpoints;
 
+use tracing::Instrument as _;
+
 use crate::{Dirs, Role, Shim, ShimManager};
 
 /// The task service over the shims of this node.
@@ -54,7 +56,7 @@ impl TaskManager {
 
 /// Runs work to its end even if whoever asked for it hangs up: half-made containers help nobody.
 async fn owned<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(result) => result,
         Err(error) => Err(Error::internal("the work of a call ended early").with_source(error)),
     }

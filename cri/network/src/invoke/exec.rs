@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{Instrument as _, Span};
 
 /// A longer answer is refused.
 const MAX_STDOUT: usize = 1 << 20;
@@ -83,6 +84,17 @@ impl Invoker for ExecInvoker {
     }
 
     async fn invoke(&self, call: &Call) -> Result<Vec<u8>, PluginError> {
+        let span = span(call);
+        let result = self.run(call).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("otel.status_description", tracing::field::display(error));
+        }
+        result
+    }
+}
+
+impl ExecInvoker {
+    async fn run(&self, call: &Call) -> Result<Vec<u8>, PluginError> {
         let path = self.path_of(&call.plugin).await?;
         let deadline = Instant::now() + call.timeout;
         let child = start(self.command(&path, call), &path, deadline).await?;
@@ -104,6 +116,15 @@ impl Invoker for ExecInvoker {
         }
         ended.answer()
     }
+}
+
+/// The plugin in the trace of what it is called for, if that has one.
+fn span(call: &Call) -> Span {
+    if !tracing::span_enabled!(tracing::Level::TRACE) || Span::current().is_none() {
+        return Span::none();
+    }
+    let name = format_args!("cni {} {}", call.verb, call.plugin);
+    tracing::trace_span!("plugin", otel.name = %name, otel.status_description = tracing::field::Empty)
 }
 
 /// Starts the plugin; a binary that is still being written is tried again until the deadline.
