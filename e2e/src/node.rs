@@ -35,6 +35,8 @@ pub struct NodeOptions {
     pub nri: String,
     /// A directory in which the daemon looks for programs first.
     pub programs: Option<PathBuf>,
+    /// Another build of the daemon, by its path in the build directory.
+    pub daemon: Option<&'static str>,
 }
 
 /// A running daemon with directories of its own. Ended, and everything it made removed, when dropped.
@@ -44,6 +46,7 @@ pub struct Node {
     env: Vec<(String, String)>,
     subnet: String,
     programs: Option<PathBuf>,
+    program: &'static str,
 }
 
 impl Node {
@@ -70,7 +73,8 @@ impl Node {
     }
 
     fn prepare_in(dir: tempfile::TempDir, options: &NodeOptions) -> anyhow::Result<Self> {
-        let node = Self { dir, daemon: None, env: Vec::new(), subnet: subnet(), programs: options.programs.clone() };
+        let (programs, program) = (options.programs.clone(), options.daemon.unwrap_or(DAEMON));
+        let node = Self { dir, daemon: None, env: Vec::new(), subnet: subnet(), programs, program };
         fs::write(node.path("config.toml"), node.config(options))?;
         Ok(node)
     }
@@ -129,7 +133,7 @@ impl Node {
         search.push(":");
         search.push(inherited);
         search.push(":/usr/sbin:/usr/bin:/sbin:/bin");
-        let child = Command::new(daemon()?)
+        let child = Command::new(built(self.program)?)
             .arg("--config")
             .arg(self.path("config.toml"))
             .env("PATH", search)
@@ -341,13 +345,20 @@ fn subnet() -> String {
     format!("10.{}.{}.0/24", 100 + process % 100, (process / 100 + node) % 250)
 }
 
+/// The daemon in the build directory.
+const DAEMON: &str = "keveld";
+
 /// The daemon beside this test in the build directory.
 pub(crate) fn daemon() -> anyhow::Result<PathBuf> {
+    built(DAEMON)
+}
+
+fn built(program: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("build directory")?;
-    let daemon = folder.join("keveld");
+    let daemon = folder.join(program);
     if !daemon.is_file() {
-        bail!("{} is not built: cargo build --bin keveld", daemon.display());
+        bail!("{} is not built: cargo build --workspace --bins --examples", daemon.display());
     }
     Ok(daemon)
 }

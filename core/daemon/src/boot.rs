@@ -8,13 +8,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    builtins, cgroup,
+    Traces, builtins, cgroup,
     cli::Cli,
     config::{self, Config, DEFAULT_CONFIG_PATH, Loaded},
     logging, memory, oom,
     reload::Reloader,
     server::{self, Servers},
-    timeouts,
+    timeouts, traces,
 };
 
 /// How long listeners may take to finish the calls that run when the daemon is told to stop.
@@ -78,24 +78,27 @@ fn address(config: &Config, uri: &str) -> Option<String> {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(crate) fn run(cli: &Cli) -> anyhow::Result<()> {
+pub(crate) fn run(cli: &Cli, traces: Option<Traces>) -> anyhow::Result<()> {
     let loaded = configuration(cli)?;
-    let level = logging::start(&loaded.config.debug)?;
+    let level = logging::start(&loaded.config.debug, traces)?;
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "configuration read");
     }
-    warn(&loaded);
+    warn(&loaded, traces);
     memory::configure();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("keveld")
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
         .build()?;
-    runtime.block_on(serve(Reloader { cli, started: loaded.config, level }))
+    runtime.block_on(serve(Reloader { cli, started: loaded.config, level, traces }))
 }
 
 /// Says what of a configuration is not acted on.
-pub(crate) fn warn(loaded: &Loaded) {
+pub(crate) fn warn(loaded: &Loaded, traces: Option<Traces>) {
+    if traces.is_none() {
+        traces::warn(&loaded.config);
+    }
     for warning in &loaded.warnings {
         tracing::warn!(warning, "configuration");
     }
@@ -137,6 +140,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
     if let Ok(path) = env::var("PATH") {
         properties.insert("io.kevel.plugin.path".to_owned(), path);
     }
+    properties.extend(traces::properties());
     let mut plugins = config.plugins.clone();
     // The listeners' addresses depend on the state directory when nobody names them.
     for (uri, address) in [(server::GRPC_URI, grpc_address(config)), (server::TTRPC_URI, ttrpc_address(config))] {
@@ -156,8 +160,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
 }
 
 /// Every plugin: the builtin ones and the configuration's proxies.
-pub(crate) fn registry(config: &Config) -> anyhow::Result<Registry> {
-    let mut registry = builtins::registry();
+pub(crate) fn registry(config: &Config, traces: Option<Traces>) -> anyhow::Result<Registry> {
+    let mut registry = builtins::registry(traces);
     for registration in kevel_client::proxy::registrations(&config.proxy_plugins)? {
         registry.push(registration);
     }
@@ -168,7 +172,7 @@ async fn serve(reloader: Reloader<'_>) -> anyhow::Result<()> {
     let config = &reloader.started;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting keveld");
     // A wrong value refuses to start before anything is touched; unknown keys are logged as each plugin starts.
-    let checked = registry(config)?.check(settings(config))?;
+    let checked = registry(config, reloader.traces)?.check(settings(config))?;
     for uri in checked.strangers() {
         tracing::warn!(plugin = uri, "configuration of a plugin that is not here");
     }

@@ -3,14 +3,15 @@
 
 use kevel_plugin::Registry;
 
-use crate::{metrics, server};
+use crate::{Traces, metrics, server, traces};
 
 /// The builtin plugins.
-pub(crate) fn registry() -> Registry {
+pub(crate) fn registry(exporter: Option<Traces>) -> Registry {
     let mut registry = Registry::default();
+    // Where everybody's metrics are, and who collects traces.
+    registry.add::<metrics::Prometheus>();
+    traces::register(&mut registry, exporter);
     registry
-        // Where everybody's metrics are.
-        .add::<metrics::Prometheus>()
         // What is on disk.
         .add::<kevel_content::Plugin>()
         .add::<kevel_event::Plugin>()

@@ -16,14 +16,17 @@ mod reload;
 mod server;
 mod show;
 mod timeouts;
+mod traces;
 
 use cli::{Cli, Command};
 
-/// Runs what the command line says; answers when it is done.
-pub fn main(cli: Cli) -> anyhow::Result<()> {
+pub use traces::Traces;
+
+/// Runs what the command line says; answers when it is done. A build that exports traces brings along by what.
+pub fn main(cli: Cli, traces: Option<Traces>) -> anyhow::Result<()> {
     match &cli.command {
-        None => boot::run(&cli),
-        Some(Command::Config { command }) => show::run(&cli, *command),
+        None => boot::run(&cli, traces),
+        Some(Command::Config { command }) => show::run(&cli, *command, traces),
         Some(Command::Publish { namespace, topic }) => publish::run(&cli, namespace, topic),
     }
 }

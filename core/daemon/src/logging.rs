@@ -5,10 +5,10 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use crate::config::Debug;
+use crate::{Traces, config::Debug, traces::WithTrace};
 
 /// The crates whose lines an operator turns up; libraries speak up from "warn".
-const OWN: [&str; 23] = [
+const OWN: [&str; 24] = [
     "cgroup",
     "client",
     "content",
@@ -26,6 +26,7 @@ const OWN: [&str; 23] = [
     "metadata",
     "monitor",
     "mount",
+    "otlp",
     "plugin",
     "registry",
     "runtime",
@@ -57,15 +58,19 @@ pub(crate) fn check(config: &Debug) -> anyhow::Result<()> {
 }
 
 /// Starts logging to standard error.
-pub(crate) fn start(config: &Debug) -> anyhow::Result<Level> {
+pub(crate) fn start(config: &Debug, traces: Option<Traces>) -> anyhow::Result<Level> {
     check(config)?;
     let (filter, level) = reload::Layer::new(filter(config)?);
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let lines = match config.format.as_str() {
-        "json" => lines.json().boxed(),
-        _ => lines.with_ansi(false).boxed(),
+    let current = traces.filter(|_| config.log_trace_id).map(|traces| traces.current);
+    let lines = match (config.format.as_str(), current) {
+        ("json", None) => lines.json().boxed(),
+        ("json", Some(current)) => lines.json().map_event_format(|inner| WithTrace { inner, current }).boxed(),
+        (_, None) => lines.with_ansi(false).boxed(),
+        (_, Some(current)) => lines.with_ansi(false).map_event_format(|inner| WithTrace { inner, current }).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    let layers = traces.map(|traces| (traces.layer)()).into_iter().chain([lines.with_filter(filter).boxed()]);
+    tracing_subscriber::registry().with(layers.collect::<Vec<_>>()).init();
     Ok(Level(level))
 }
 

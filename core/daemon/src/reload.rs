@@ -7,7 +7,7 @@ use kevel_plugin::{Graph, Reloaded};
 use sd_notify::NotifyState;
 
 use crate::{
-    boot,
+    Traces, boot,
     cli::Cli,
     config::Config,
     logging::{self, Level},
@@ -18,6 +18,7 @@ pub(crate) struct Reloader<'a> {
     pub(crate) cli: &'a Cli,
     pub(crate) started: Config,
     pub(crate) level: Level,
+    pub(crate) traces: Option<Traces>,
 }
 
 impl Reloader<'_> {
@@ -45,8 +46,8 @@ impl Reloader<'_> {
         let loaded = boot::configuration(self.cli)?;
         let config = &loaded.config;
         logging::check(&config.debug)?;
-        let checked = boot::registry(config)?.check(boot::settings(config))?;
-        boot::warn(&loaded);
+        let checked = boot::registry(config, self.traces)?.check(boot::settings(config))?;
+        boot::warn(&loaded, self.traces);
         let mut done = graph.reload(&checked)?;
         self.level.set(&config.debug);
         done.restart.extend(waiting(&self.started, config).context("comparing configurations")?);

@@ -5,18 +5,18 @@ use std::{fs, io::Write as _};
 use anyhow::Context as _;
 
 use crate::{
-    boot, builtins,
+    Traces, boot, builtins,
     cli::{Cli, ConfigCommand},
     config::{self, Config},
 };
 
 /// Prints the configuration that was asked for.
-pub(crate) fn run(cli: &Cli, command: ConfigCommand) -> anyhow::Result<()> {
+pub(crate) fn run(cli: &Cli, command: ConfigCommand, traces: Option<Traces>) -> anyhow::Result<()> {
     let document = match command {
-        ConfigCommand::Default => config::default_document(&Config::default(), &builtins::registry())?,
+        ConfigCommand::Default => config::default_document(&Config::default(), &builtins::registry(traces))?,
         ConfigCommand::Dump => {
             let loaded = boot::configuration(cli)?;
-            config::default_document(&loaded.config, &builtins::registry())?
+            config::default_document(&loaded.config, &builtins::registry(traces))?
         }
         ConfigCommand::Migrate => {
             let text = fs::read_to_string(&cli.config).with_context(|| format!("reading {}", cli.config.display()))?;

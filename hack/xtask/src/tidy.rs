@@ -65,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "kevel-service",
         ],
     ),
+    ("kevel-otlp", &["kevel-contract", "kevel-model", "kevel-plugin"]),
     ("kevel-daemon", &["*"]),
     ("kevel-xtask", &[]),
     ("kevel-bench", &["kevel-proto"]),

@@ -12,6 +12,7 @@ use super::{
     Server, Servers, Serving,
     count::{Counting, GrpcCounting},
     socket::Socket,
+    trace::Tracing,
 };
 
 /// Calls of one connection that may run at once; kubelet and busy clients stay far below.
@@ -61,7 +62,7 @@ async fn listen(
     for offer in &offers {
         offer.add_grpc(&mut routes);
     }
-    let server = builder().layer(counting).add_routes(routes.routes());
+    let server = builder().layer(Tracing).layer(counting).add_routes(routes.routes());
     let path = config.address;
     Ok(Box::pin(async move {
         let served = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned());

@@ -9,6 +9,7 @@ mod metrics;
 mod socket;
 mod tcp;
 mod tls;
+mod trace;
 mod ttrpc;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use super::{
     count::Counting,
     grpc,
     tls::{self, Secured},
+    trace::Tracing,
 };
 
 /// `io.containerd.server.v1.grpc-tcp`: off unless it has an address.
@@ -99,7 +100,7 @@ async fn listen(
     if acceptor.is_none() {
         tracing::warn!(%address, "gRPC on TCP without TLS: every user and every pod on the node's network can use it");
     }
-    let server = grpc::builder().layer(counting).add_routes(routes.routes());
+    let server = grpc::builder().layer(Tracing).layer(counting).add_routes(routes.routes());
     Ok(Box::pin(async move {
         let stopped = stop.clone().cancelled_owned();
         let served = match acceptor {
