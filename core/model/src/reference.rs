@@ -43,6 +43,10 @@ impl From<ReferenceError> for Error {
 }
 
 const DOCKER: &str = "docker.io";
+/// The longest reference, in bytes.
+const MAX: usize = 512;
+/// The longest repository, in bytes.
+const MAX_REPOSITORY: usize = 255;
 
 impl Reference {
     /// Parses what a user types: `busybox` means `docker.io/library/busybox:latest`. A reference by digest alone gets no
@@ -60,7 +64,11 @@ impl Reference {
         if parsed.tag.is_none() && parsed.digest.is_none() {
             parsed.tag = Some("latest".to_owned());
         }
-        Ok(parsed)
+        // What is added may make it too long.
+        match parsed.repository.len() > MAX_REPOSITORY || parsed.to_string().len() > MAX {
+            true => Err(ReferenceError::Length),
+            false => Ok(parsed),
+        }
     }
 
     /// Parses a complete reference, nothing added: registry, repository, and a tag or digest.
@@ -74,7 +82,7 @@ impl Reference {
     }
 
     fn parts(text: &str, registry: &str, rest: &str) -> Result<Self, ReferenceError> {
-        if text.is_empty() || text.len() > 512 {
+        if text.is_empty() || text.len() > MAX {
             return Err(ReferenceError::Length);
         }
         if !is_registry(registry) {
@@ -150,7 +158,7 @@ impl fmt::Display for Reference {
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) => {
-            if !address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
+            if address.is_empty() || !address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) {
                 return false;
             }
             ("v6", port.strip_prefix(':').or(if port.is_empty() { None } else { Some("x") }))
@@ -166,7 +174,10 @@ fn is_registry(text: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    host.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+    // What parses as a number may have a plus sign.
+    let is_port =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0);
+    host.split('.').all(label) && port.is_none_or(is_port)
 }
 
 fn is_repository(text: &str) -> bool {
@@ -194,7 +205,7 @@ fn is_repository(text: &str) -> bool {
             rest = &rest[skip..];
         }
     };
-    text.len() <= 255 && text.split('/').all(component)
+    text.len() <= MAX_REPOSITORY && text.split('/').all(component)
 }
 
 fn is_tag(text: &str) -> bool {
@@ -241,13 +252,21 @@ mod tests {
             "gcr.io/..",
             "h:0/a",
             "h:99999/a",
+            "h:+80/a",
             "gcr.io/a_-b",
             "a b",
             "gcr.io/a:\u{e4}",
             "[::1/a",
+            "[]:80/a",
+            "[::1]:+80/a",
         ] {
             assert!(Reference::familiar(bad).is_err(), "{bad:?}");
         }
+        let long = "a".repeat(250);
+        assert!(Reference::familiar(&format!("gcr.io/{long}")).is_ok());
+        assert_eq!(Reference::familiar(&long), Err(ReferenceError::Length), "with \"library/\" it is too long");
+        let hosts = [long.as_str(); 2].join(".");
+        assert_eq!(Reference::familiar(&format!("{hosts}/abcd")), Err(ReferenceError::Length), "with \":latest\", too");
         assert!(Reference::complete("gcr.io/a").is_err());
         assert!(Reference::complete("busybox").is_err());
     }

@@ -12,6 +12,8 @@ mod document;
 mod export;
 mod fetch;
 mod flight;
+#[doc(hidden)]
+pub mod fuzzing;
 mod import;
 mod labels;
 mod lease;

@@ -23,6 +23,9 @@ mod sink;
 mod spool;
 mod time;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use self::{
     attach::{Attachment, Chunk},
     capture::{CAPTURE_LIMIT, Captured, capture},

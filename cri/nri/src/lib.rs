@@ -11,6 +11,8 @@
 
 mod config;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod launch;
 mod listen;
 pub mod merge;

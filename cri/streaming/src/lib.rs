@@ -11,6 +11,8 @@
 mod command;
 mod config;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod idle;
 mod request;
 mod runtime;

@@ -118,6 +118,25 @@ impl Frame {
     }
 }
 
+/// What a trunk's bytes are to the two connections; for fuzz targets.
+pub(crate) fn apart_all<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> ([Vec<u8>; 2], io::Result<()>) {
+    let (mut frame, mut buffer) = (Frame { connection: 0, left: 0 }, BytesMut::new());
+    let mut out = [Vec::new(), Vec::new()];
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            match frame.next(&mut buffer) {
+                Ok(Some((PLUGIN, piece))) => out[0].extend_from_slice(&piece),
+                Ok(Some((RUNTIME, piece))) => out[1].extend_from_slice(&piece),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return (out, Err(error)),
+            }
+        }
+    }
+    (out, Ok(()))
+}
+
 /// From a connection to the trunk.
 async fn together(
     connection: u32,

@@ -218,6 +218,22 @@ fn decode(codec: Codec, closes: bool, mut message: Bytes) -> Said {
     }
 }
 
+/// What a message says; for fuzz targets.
+pub(crate) fn understand(base64: bool, closes: bool, message: &[u8]) -> Option<(u8, Option<Vec<u8>>)> {
+    let codec = if base64 { Codec::Base64 } else { Codec::Binary };
+    match decode(codec, closes, Bytes::copy_from_slice(message)) {
+        Said::Data(channel, data) => Some((channel, Some(data.into()))),
+        Said::Close(channel) => Some((channel, None)),
+        Said::Nothing => None,
+    }
+}
+
+/// A message; for fuzz targets.
+pub(crate) fn carry(base64: bool, channel: u8, data: &[u8]) -> Vec<u8> {
+    let codec = if base64 { Codec::Base64 } else { Codec::Binary };
+    encode(codec, channel, data).into_data().into()
+}
+
 async fn both(reading: impl Future<Output = ()>, writing: impl Future<Output = bool>) {
     tokio::pin!(reading, writing);
     tokio::select! {

@@ -11,7 +11,7 @@ use tokio_tungstenite::{
     tungstenite::protocol::{Role, WebSocketConfig},
 };
 
-pub(crate) use channels::{Channel, Channels, Codec};
+pub(crate) use channels::{Channel, Channels, Codec, carry, understand};
 pub(crate) use tunnel::tunnel;
 
 /// The largest message that is taken.
