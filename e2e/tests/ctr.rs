@@ -142,3 +142,65 @@ fn a_go_program_on_containerds_client_runs_a_container() {
     assert_eq!(said["init"]["stdout"], "hello world kevel:extra /home/kevel one two\n", "{said:#}");
     node.assert_no_leaks().unwrap();
 }
+
+/// A file system in an image, mounted by the daemon for whoever asked: kept by a lease, through a crash of the daemon, until the
+/// lease ends.
+#[test]
+fn a_go_program_has_mounts_made_ready() {
+    if find("mkfs.ext4").is_err() || !std::fs::exists("/dev/loop-control").unwrap() {
+        eprintln!("skipped: no mkfs.ext4 or no loop devices here");
+        return;
+    }
+    let mut node = Node::start(&NodeOptions::default()).unwrap();
+    let socket = node.socket();
+    let mounts = |arguments: &[&str]| {
+        let all = [&["-address", socket.to_str().unwrap()], arguments].concat();
+        run(&find("mounts").unwrap(), &all).unwrap()
+    };
+    let said = |arguments: &[&str]| -> Value { serde_json::from_str(&mounts(arguments).ok().unwrap()).unwrap() };
+    let image = node.path("root/fs.img");
+    let list = serde_json::json!([
+        { "Type": "mkfs/loop", "Source": image, "Options": ["X-containerd.mkfs.size=8MiB"] },
+        { "Type": "format/ext4", "Source": "{{ mount 0 }}" },
+        { "Type": "format/mkdir/bind", "Source": "{{ mount 1 }}/in", "Options": ["X-containerd.mkdir.path={{ mount 1 }}/in", "rbind"] },
+    ])
+    .to_string();
+    node.ctr(&["leases", "create", "--id", "keeps"]).unwrap();
+    let made = said(&["-lease", "keeps", "-label", "a=1", "activate", "kept", &list]);
+    let point = made["Active"][1]["MountPoint"].as_str().unwrap().to_owned();
+    assert!(point.starts_with(node.path("state").to_str().unwrap()), "{made:#}");
+    assert_eq!(made["System"][0]["Source"], format!("{point}/in"), "{made:#}");
+    assert_eq!(made["System"][0]["Type"], "bind");
+    std::fs::write(format!("{point}/in/file"), "data").unwrap();
+    node.ctr(&["leases", "create", "--id", "ends"]).unwrap();
+    said(&["-lease", "ends", "activate", "loose", &list.replace("fs.img", "other.img")]);
+    assert_eq!(said(&["list"]), serde_json::json!(["kept", "loose"]));
+    assert_eq!(said(&["list", "labels.a==1"]), serde_json::json!(["kept"]));
+    let again = mounts(&["activate", "kept", &list]);
+    assert!(again.code == 1 && again.stderr.contains("already exists"), "{again:?}");
+    let plain = mounts(&["activate", "plain", r#"[{ "Type": "tmpfs", "Source": "tmpfs" }]"#]);
+    assert!(plain.code == 1 && plain.stderr.contains("need no manager"), "{plain:?}");
+
+    node.ctr(&["leases", "rm", "ends"]).unwrap();
+    node.kill().unwrap();
+    node.launch().unwrap();
+    // Nothing keeps the other one: it is garbage, for the collection after the start at the latest.
+    until("what nothing keeps to go", || (said(&["list"]) == serde_json::json!(["kept"])).then_some(())).unwrap();
+    assert_eq!(said(&["info", "kept"])["Active"], made["Active"]);
+    assert_eq!(std::fs::read_to_string(format!("{point}/in/file")).unwrap(), "data");
+
+    node.ctr(&["leases", "rm", "--sync", "keeps"]).unwrap();
+    assert_eq!(said(&["list"]), serde_json::json!([]));
+    assert!(!std::fs::exists(&point).unwrap(), "{point} is left");
+    node.assert_no_leaks().unwrap();
+
+    // What was in the image is there the next time.
+    said(&["-temporary", "activate", "look", &list]);
+    let look = said(&["info", "look"]);
+    let inside = look["System"][0]["Source"].as_str().unwrap();
+    assert_eq!(std::fs::read_to_string(format!("{inside}/file")).unwrap(), "data", "{look:#}");
+    mounts(&["deactivate", "look"]).ok().unwrap();
+    let gone = mounts(&["deactivate", "look"]);
+    assert!(gone.code == 1 && gone.stderr.contains("not found"), "{gone:?}");
+    node.assert_no_leaks().unwrap();
+}

@@ -17,6 +17,7 @@ pub mod introspection;
 pub mod lease;
 pub mod metadata;
 pub mod metric;
+pub mod mounts;
 pub mod namespace;
 pub mod runtime;
 pub mod sandbox;

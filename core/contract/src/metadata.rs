@@ -8,7 +8,7 @@ use kevel_plugin::Kind;
 use tokio::sync::watch;
 
 use crate::{
-    container::ContainerStore, content::ContentStore, image::ImageStore, lease::LeaseManager,
+    container::ContainerStore, content::ContentStore, image::ImageStore, lease::LeaseManager, mounts::MountManager,
     namespace::NamespaceStore, sandbox::SandboxStore, snapshot::Snapshotter,
 };
 
@@ -37,6 +37,8 @@ pub struct Stores {
     pub leases: LeaseManager,
     /// Namespaces.
     pub namespaces: NamespaceStore,
+    /// Mounts that are ready.
+    pub mounts: MountManager,
     /// The garbage collector.
     pub garbage: GarbageCollector,
     /// How much was changed so far; tells the scheduler of the garbage collector when there may be work.
@@ -73,6 +75,8 @@ pub struct Collected {
     pub leases: usize,
     /// Images removed because what they expired with is gone.
     pub images: usize,
+    /// Activations of mounts that nothing keeps.
+    pub mounts: usize,
 }
 
 /// A collector of unreferenced objects, for whoever writes one.

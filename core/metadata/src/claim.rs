@@ -59,6 +59,19 @@ impl Claims {
         Some(self.claim(name))
     }
 
+    /// Claims a name alone; waits while anybody has it.
+    pub(crate) async fn alone(&self, name: &str) -> Claim {
+        loop {
+            let released = self.0.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if let Some(claim) = self.try_alone(name) {
+                return claim;
+            }
+            released.await;
+        }
+    }
+
     /// Claims a name alone, unless somebody has it.
     pub(crate) fn try_alone(&self, name: &str) -> Option<Claim> {
         let mut holders = self.holders();
@@ -107,6 +120,16 @@ mod tests {
         });
         tokio::task::yield_now().await;
         drop(alone);
+        waiting.await.unwrap();
+        assert!(!claims.contains("a"));
+        let first = claims.alone("a").await;
+        let waiting = tokio::spawn({
+            let claims = claims.clone();
+            async move { drop(claims.alone("a").await) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
         waiting.await.unwrap();
         assert!(!claims.contains("a"));
     }

@@ -45,7 +45,8 @@ impl Core {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros());
         let used = state.snapshots.all().map(|(_, snapshot)| &snapshot.backend);
         let used = used.chain(state.ingests.all().map(|(_, ingest)| &ingest.backend));
-        let highest = used.filter_map(|name| name.split('/').nth(1)?.parse().ok()).max().unwrap_or(0);
+        let used = used.filter_map(|name| name.split('/').nth(1)?.parse().ok());
+        let highest = used.chain(state.mounts.all().map(|(_, mounts)| mounts.number)).max().unwrap_or(0);
         Ok(Arc::new(Self {
             database,
             published: RwLock::new(state),
@@ -70,7 +71,12 @@ impl Core {
 
     /// A backend name that nothing ever had: `namespace/number/name`, as containerd makes them.
     pub(crate) fn backend_name(&self, namespace: &Namespace, name: &str) -> String {
-        format!("{namespace}/{}/{name}", self.next.fetch_add(1, Ordering::Relaxed))
+        format!("{namespace}/{}/{name}", self.number())
+    }
+
+    /// A number that nothing ever had.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Makes a change in a namespace. `work` runs on the writer: no I/O, no backend, no waiting. When it fails nothing

@@ -19,6 +19,7 @@ use kevel_model::{Digest, Error, Filters, Labels, Result};
 use crate::{
     check,
     core::{Core, missing},
+    mounts,
     shelf::key,
     state::{Leases, Resources},
 };
@@ -122,7 +123,7 @@ fn check_resource(resource: &Resource) -> Result<()> {
     check::name("lease resource id", &resource.id)?;
     match (resource.kind.as_str(), resource.kind.split_once('/')) {
         ("content", _) => resource.id.parse::<Digest>().map(drop).map_err(Error::from),
-        ("ingests" | "images", _) => Ok(()),
+        ("ingests" | "images" | mounts::RESOURCE, _) => Ok(()),
         (_, Some(("snapshots", snapshotter))) => check::name("snapshotter of a lease resource", snapshotter),
         _ => Err(Error::unimplemented(format!("lease resources of type {:?} are not supported", resource.kind))),
     }

@@ -1,5 +1,5 @@
-//! Who knows what: namespaced stores of content, snapshots, images, containers, sandboxes and leases over one database,
-//! and the garbage collector that removes what nothing refers to.
+//! Who knows what: namespaced stores of content, snapshots, images, containers, sandboxes, leases and activated mounts over
+//! one database, and the garbage collector that removes what nothing refers to.
 //!
 //! The database is the truth; an immutable index in memory ([`state`]) answers every read. Changes are made on a draft
 //! of that index on the database's writer ([`core`]), and published when they are durable, followed by their events.
@@ -16,6 +16,7 @@ mod event;
 mod gc;
 mod image;
 mod lease;
+mod mounts;
 mod namespace;
 mod plugin;
 mod record;

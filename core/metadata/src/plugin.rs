@@ -1,7 +1,7 @@
 //! The plugins `io.containerd.metadata.v1.bolt` (the id is containerd's; the file is ours) and
 //! `io.containerd.lease.v1.manager`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use kevel_contract::{
     call::Target,
@@ -11,21 +11,28 @@ use kevel_contract::{
     image::ImageStore,
     lease::{LeaseManager, Leases},
     metadata::{Garbage, GarbageCollector, Metadata, Stores},
+    mounts::{MountManager, MountManagers},
     namespace::NamespaceStore,
     sandbox::SandboxStore,
     snapshot::{Snapshotter, Snapshotters},
 };
 use kevel_database::{Database, Schema};
 use kevel_model::{Code, Context as _, Error, Result};
-use kevel_plugin::{All, InitContext, InitError, One, deps};
+use kevel_mount::Manager;
+use kevel_plugin::{All, InitContext, InitError, Kind as _, One, deps};
 use serde::{Deserialize, Serialize};
 
-use crate::{SharingPolicy, container, content, core::Core, gc::Collector, image, lease, namespace, sandbox, snapshot};
+use crate::{
+    SharingPolicy, container, content, core::Core, gc::Collector, image, lease, mounts, namespace, sandbox, snapshot,
+};
 
 /// Property: how long another process may still hold the database, such as a daemon that is just ending.
 const OPEN: &str = "io.containerd.timeout.bolt.open";
 /// Between two attempts to open it.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// The mount manager's name, as containerd has it.
+const MOUNTS: &str = "bolt";
 
 /// The file, in the plugin's root.
 const FILE: &str = "meta.redb";
@@ -77,11 +84,25 @@ impl kevel_plugin::Plugin for Plugin {
         let database = database(path, config.no_sync, patience).await;
         let database =
             database.context(|| "opening the metadata store").map_err(|error| InitError::Failed(error.into()))?;
-        let open =
-            move || open(database, deps.content.0, deps.snapshotters.0, deps.events.0, config.content_sharing_policy);
+        let mounts = manager(&cx);
+        let policy = config.content_sharing_policy;
+        let open = move || assemble(database, deps.content.0, deps.snapshotters.0, mounts, deps.events.0, policy);
         let opened = tokio::task::spawn_blocking(open).await.map_err(|error| InitError::Failed(error.into()))?;
-        opened.context(|| "opening the metadata store").map_err(|error| InitError::Failed(error.into()))
+        let opened = opened.context(|| "opening the metadata store");
+        let (stores, mounts) = opened.map_err(|error| InitError::Failed(error.into()))?;
+        // Nobody may find a name taken by what ended with the last daemon or the last boot.
+        if let Err(error) = mounts.settle().await {
+            tracing::warn!(error = %error.chain(), "mounts of an earlier start are left to the collector");
+        }
+        Ok(stores)
     }
+}
+
+/// Where mounts are made ready: below the state, which a reboot loses with them. Images and directories may be made in
+/// the daemon's root.
+fn manager(cx: &InitContext) -> Manager {
+    let targets = cx.state.with_file_name(format!("{}.{MOUNTS}", MountManagers::TYPE)).join("t");
+    Manager::new(targets, cx.root.parent().map(Path::to_owned))
 }
 
 /// Opens the database; one that another process holds is tried again until `patience` is over.
@@ -109,18 +130,31 @@ pub fn open(
     database: Database,
     content: ContentStore,
     snapshotters: BTreeMap<String, Snapshotter>,
+    mounts: Manager,
     events: EventExchange,
     policy: SharingPolicy,
 ) -> Result<Stores> {
+    assemble(database, content, snapshotters, mounts, events, policy).map(|(stores, _)| stores)
+}
+
+fn assemble(
+    database: Database,
+    content: ContentStore,
+    snapshotters: BTreeMap<String, Snapshotter>,
+    mounts: Manager,
+    events: EventExchange,
+    policy: SharingPolicy,
+) -> Result<(Stores, mounts::Store)> {
     let core = Core::open(database, events)?;
     let target = |name: &str| Target::local(name);
-    let collector = Collector::new(Arc::clone(&core), content.clone(), snapshotters.clone());
+    let mounts = mounts::Store::new(Arc::clone(&core), mounts);
+    let collector = Collector::new(Arc::clone(&core), content.clone(), snapshotters.clone(), mounts.clone());
     let garbage = GarbageCollector::new(target("garbage collector"), collector);
     let views = snapshotters.into_iter().map(|(name, backend)| {
         let store = snapshot::Store { core: Arc::clone(&core), name: name.clone(), backend };
         (name.clone(), Snapshotter::new(target(&format!("snapshots {name}")), store))
     });
-    Ok(Stores {
+    let stores = Stores {
         snapshotters: Arc::new(views.collect()),
         content: ContentStore::new(
             target("content"),
@@ -131,9 +165,11 @@ pub fn open(
         sandboxes: SandboxStore::new(target("sandboxes"), sandbox::Store { core: Arc::clone(&core) }),
         leases: LeaseManager::new(target("leases"), lease::Store { core: Arc::clone(&core), garbage: garbage.clone() }),
         namespaces: NamespaceStore::new(target("namespaces"), namespace::Store { core: Arc::clone(&core) }),
+        mounts: MountManager::new(target("mounts"), mounts.clone()),
         activity: core.activity(),
         garbage,
-    })
+    };
+    Ok((stores, mounts))
 }
 
 deps! {

@@ -7,6 +7,7 @@ use kevel_database::{Database, Table};
 use kevel_model::{Labels, Namespace, Result};
 
 use crate::{
+    mounts::record::Activated,
     record::{Ingest, Snapshot, Stored},
     shelf::Shelf,
 };
@@ -89,6 +90,8 @@ kinds! {
     Ingests(Ingest) in ingests called "ingest";
     /// Snapshots; key: namespace, snapshotter, name.
     Snapshots(Snapshot) in snapshots called "snapshot";
+    /// Activated mounts; key: namespace, name.
+    Mounts(Activated) in mounts called "mounts";
 }
 
 impl State {
@@ -107,6 +110,7 @@ impl State {
         note(self.containers.under(name).next().is_some(), "containers");
         note(self.sandboxes.under(name).next().is_some(), "sandboxes");
         note(self.leases.under(name).next().is_some(), "leases");
+        note(self.mounts.under(name).next().is_some(), "mounts");
         remains
     }
 }

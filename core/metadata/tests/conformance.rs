@@ -4,7 +4,7 @@
 
 mod node;
 
-use kevel_contract::{container, content, image, lease, namespace, sandbox, snapshot};
+use kevel_contract::{container, content, image, lease, mounts, namespace, sandbox, snapshot};
 use kevel_metadata::SharingPolicy;
 use kevel_model::Mount;
 use node::{Node, SNAPSHOTTER};
@@ -67,6 +67,19 @@ async fn records_conform() {
     namespace::suite::run(|| async {
         let node = Node::new().await;
         (node.stores.namespaces.clone(), node)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_conform() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    mounts::suite::run(|| async {
+        let node = Node::new().await;
+        (node.stores.mounts.clone(), node)
     })
     .await;
 }

@@ -4,6 +4,8 @@
 
 mod node;
 
+use std::path::Path;
+
 use futures::{StreamExt as _, future};
 use kevel_contract::{
     Scope,
@@ -12,6 +14,7 @@ use kevel_contract::{
     content::{Begin, Commit},
     image::Delete,
     lease::{LABEL_EXPIRE, Resource},
+    mounts::{Activate, Activation},
     snapshot::{self, Snapshotter},
 };
 use kevel_database::{Database, crash::Disk};
@@ -330,7 +333,8 @@ async fn layers_that_a_snapshotter_has_from_elsewhere_are_adopted() {
     let database = Database::on("remote", Disk::new(), &SCHEMA).unwrap();
     let (content, events) = (node.content.clone(), node.events.clone());
     let snapshotters = [(SNAPSHOTTER.to_owned(), remote)].into();
-    let stores = kevel_metadata::open(database, content, snapshotters, events, SharingPolicy::Shared).unwrap();
+    let mounts = kevel_mount::Manager::new("/nowhere", []);
+    let stores = kevel_metadata::open(database, content, snapshotters, mounts, events, SharingPolicy::Shared).unwrap();
     let snapshots = &stores.snapshotters[SNAPSHOTTER];
     stores.leases.create(&space, "pull", Labels::new()).await.unwrap();
     let labels = label(&[("containerd.io/snapshot.ref", "remote"), ("other", "1")]);
@@ -345,6 +349,76 @@ async fn layers_that_a_snapshotter_has_from_elsewhere_are_adopted() {
     assert_eq!(node.below().await.1, 2);
     stores.leases.delete(&space, "pull", true).await.unwrap();
     assert_eq!(node.below().await.1, 0);
+}
+
+/// A tmpfs and a bind that is left to the caller, with labels.
+fn activate(labels: &[(&str, &str)]) -> Activate {
+    let mount = |kind: &str, source: &str| Mount { kind: kind.into(), source: source.into(), ..Mount::default() };
+    let mounts = vec![mount("tmpfs", "tmpfs"), mount("format/bind", "{{ mount 0 }}")];
+    Activate { mounts, labels: label(labels), temporary: false }
+}
+
+#[tokio::test]
+async fn mounts_live_as_long_as_something_keeps_them() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    let node = Node::new().await;
+    let (space, mounts) = (scope("k8s.io"), &node.stores.mounts);
+    node.stores.containers.create(&space, container("c", "")).await.unwrap();
+    node.stores.leases.create(&space, "l", Labels::new()).await.unwrap();
+    let back = [("containerd.io/gc.bref.container", "c")];
+    let of = mounts.activate(&space, "of-container", activate(&back)).await.unwrap();
+    let leased = mounts.activate(&space.with_lease("l"), "leased", activate(&[])).await.unwrap();
+    let loose = mounts.activate(&space, "loose", activate(&[])).await.unwrap();
+    let missing = mounts.activate(&space.with_lease("none"), "x", activate(&[])).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+    let point = |made: &Activation| Path::new(&made.active[0].mount_point).to_owned();
+    let mounted = |made: &Activation| kevel_mount::is_mount_point(&point(made)).unwrap();
+    assert!(mounted(&of) && mounted(&leased) && mounted(&loose));
+
+    assert_eq!(node.collect().await.mounts, 1);
+    assert!(mounted(&of) && mounted(&leased) && !point(&loose).exists());
+    node.stores.containers.delete(&space, "c").await.unwrap();
+    assert_eq!(node.collect().await.mounts, 1);
+    assert!(!point(&of).exists());
+    assert_eq!(node.stores.namespaces.delete(&space.namespace).await.unwrap_err().code(), Code::FailedPrecondition);
+    node.stores.leases.delete(&space, "l", true).await.unwrap();
+    assert!(!point(&leased).exists());
+    assert_eq!(mounts.list(&space, &Filters::default()).await.unwrap(), []);
+    node.stores.namespaces.delete(&space.namespace).await.unwrap();
+}
+
+#[tokio::test]
+async fn mounts_without_a_record_and_records_without_mounts_go() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    let node = Node::new().await;
+    let (space, mounts) = (scope("k8s.io"), &node.stores.mounts);
+    let root = [("containerd.io/gc.root", "")];
+    let lost = mounts.activate(&space, "lost", activate(&root)).await.unwrap();
+    let kept = mounts.activate(&space, "kept", activate(&root)).await.unwrap();
+    let lost = Path::new(&lost.active[0].mount_point).parent().unwrap().to_owned();
+    kevel_mount::unmount_recursive(&lost, kevel_mount::UnmountFlags::empty()).unwrap();
+    std::fs::remove_dir_all(&lost).unwrap();
+    // What a daemon that was killed leaves.
+    let orphan = lost.with_file_name("5").join("000");
+    std::fs::create_dir_all(&orphan).unwrap();
+    let tmpfs = Mount { kind: "tmpfs".into(), source: "tmpfs".into(), ..Mount::default() };
+    kevel_mount::mount(&tmpfs, &orphan).unwrap();
+
+    assert_eq!(node.collect().await.mounts, 0, "none was garbage");
+    assert!(!orphan.parent().unwrap().exists());
+    let left = mounts.list(&space, &Filters::default()).await.unwrap();
+    assert_eq!(left, std::slice::from_ref(&kept));
+    assert!(kevel_mount::is_mount_point(Path::new(&kept.active[0].mount_point)).unwrap());
+    mounts.activate(&space, "lost", activate(&root)).await.unwrap();
+    for name in ["lost", "kept"] {
+        mounts.deactivate(&space, name).await.unwrap();
+    }
 }
 
 /// Numbers as good as random from a seed.

@@ -13,6 +13,14 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A description asks for what is not done.
+    #[error("{field}: {why}")]
+    Refused {
+        /// Which part of it.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The kernel refused the mount.
     #[error("mounting {kind} {from:?} at {target:?}")]
     Mount {
@@ -56,13 +64,17 @@ impl Error {
     pub(crate) fn io(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io { doing: doing.into(), source: source.into() }
     }
+
+    pub(crate) fn refused(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Refused { field: field.into(), why: why.into() }
+    }
 }
 
 impl From<Error> for kevel_model::Error {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
-            Error::Option { .. } => Self::invalid_argument(message),
+            Error::Option { .. } | Error::Refused { .. } => Self::invalid_argument(message),
             Error::Table(_) => Self::internal(message),
             Error::Mount { source, .. } | Error::Unmount { source, .. } | Error::Io { source, .. } => {
                 Self::io(message, source)

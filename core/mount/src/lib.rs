@@ -2,11 +2,12 @@
 //!
 //! Everything here blocks; async callers go through `spawn_blocking`. What to mount is decided elsewhere: snapshotters
 //! describe, this crate acts. Owners are mapped where a description says so, by a user namespace made for the purpose
-//! ([`UserNamespace`], which others need, too). Loop devices are not here; their option is refused by name.
+//! ([`UserNamespace`], which others need, too). Loop devices are the [`Manager`]'s; the option `loop` is refused by name.
 
 mod error;
 mod idmap;
 pub mod info;
+mod manager;
 mod options;
 mod overlay;
 mod perform;
@@ -16,6 +17,7 @@ mod userns;
 
 pub use error::{Error, Result};
 pub use info::{MountInfo, mount_table};
+pub use manager::{Activated, ActiveMount, Manager, needs_activation};
 pub use options::{Options, Propagation};
 pub use perform::{all, mount};
 pub use rustix::mount::UnmountFlags;

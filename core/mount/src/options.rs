@@ -76,7 +76,7 @@ fn word(option: &str) -> Word {
         "rprivate" => Word::Propagation(P::PRIVATE | P::REC),
         "unbindable" => Word::Propagation(P::UNBINDABLE),
         "runbindable" => Word::Propagation(P::UNBINDABLE | P::REC),
-        "loop" => Word::Refused("loop devices are not offered here"),
+        "loop" => Word::Refused("is for mounts of type loop, by a mount manager"),
         other if other.starts_with("X-containerd.") => Word::Refused("must be consumed before mounting"),
         other if other.starts_with("uidmap=") || other.starts_with("gidmap=") => match IdRange::parse(&other[7..]) {
             Some(ranges) if other.starts_with("uidmap=") => Word::Users(ranges),

@@ -14,6 +14,7 @@ pub mod health;
 pub mod images;
 pub mod introspection;
 pub mod leases;
+pub mod mounts;
 pub mod namespaces;
 mod offer;
 mod plugins;

@@ -10,6 +10,7 @@ use kevel_contract::{
     image::ImageService,
     introspection::IntrospectionService,
     lease::Leases,
+    mounts::MountManagers,
     namespace::NamespaceService,
     sandbox::{PodSandboxControllers, SandboxControllers, SandboxStores},
     snapshot::SnapshotService,
@@ -21,7 +22,7 @@ use kevel_plugin::{All, InitContext, InitError, One, Plugin, Registry, deps};
 use kevel_proto::shim::events::SERVICE as SHIM_EVENTS;
 
 use crate::{
-    GrpcPlugins, Offer, containers, content, controllers, diff, events, health, images, introspection, leases,
+    GrpcPlugins, Offer, containers, content, controllers, diff, events, health, images, introspection, leases, mounts,
     namespaces, sandboxes, services, snapshots, streaming, tasks, transfer, version,
 };
 
@@ -57,6 +58,7 @@ offer! { Introspection as "introspection" needs IntrospectionDeps { service: One
     introspection::Introspection(service.0).offer()
 } }
 offer! { LeasesPlugin as "leases" needs LeasesDeps { manager: One<Leases> } => leases::Leases(manager.0).offer() }
+offer! { Mounts as "mounts" needs MountsDeps { manager: One<MountManagers> } => mounts::Mounts(manager.0).offer() }
 offer! { Namespaces as "namespaces" needs NamespacesDeps { store: One<NamespaceService> } => {
     namespaces::Namespaces(store.0).offer()
 } }
@@ -102,6 +104,7 @@ pub fn register(registry: &mut Registry) {
         .add::<services::ImagesService>()
         .add::<services::NamespacesService>()
         .add::<services::SnapshotsService>()
+        .add::<services::MountManager>()
         .add::<services::SandboxesStore>()
         .add::<services::StreamsPlugin>()
         .add::<services::DiffsService>()
@@ -113,6 +116,7 @@ pub fn register(registry: &mut Registry) {
         .add::<Images>()
         .add::<Introspection>()
         .add::<LeasesPlugin>()
+        .add::<Mounts>()
         .add::<Namespaces>()
         .add::<Snapshots>()
         .add::<Tasks>()

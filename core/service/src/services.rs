@@ -9,6 +9,7 @@ use kevel_contract::{
     diff::{Apply, Backend, Compare, DiffService, Differ, Differs},
     image::ImageService,
     metadata::Metadata,
+    mounts::MountManagers,
     namespace::NamespaceService,
     sandbox::SandboxStores,
     snapshot::SnapshotService,
@@ -51,6 +52,7 @@ pick! { ContentsService of ContentService as "content-service": content }
 pick! { ImagesService of ImageService as "images-service": images }
 pick! { NamespacesService of NamespaceService as "namespaces-service": namespaces }
 pick! { SnapshotsService of SnapshotService as "snapshots-service": snapshotters }
+pick! { MountManager of MountManagers as "bolt": mounts }
 pick! { SandboxesStore of SandboxStores as "local": sandboxes }
 
 /// The stream manager: `io.containerd.streaming.v1.manager`.

@@ -4,7 +4,7 @@
 
 mod node;
 
-use kevel_contract::{container, content, image, lease, namespace, sandbox, snapshot};
+use kevel_contract::{container, content, image, lease, mounts, namespace, sandbox, snapshot};
 use kevel_model::Mount;
 use node::{Node, SNAPSHOTTER};
 
@@ -80,6 +80,19 @@ async fn namespaces_conform() {
     namespace::suite::run(|| async {
         let node = Node::new().await;
         (kevel_client::namespaces(&node.remote()), node)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_conform() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    mounts::suite::run(|| async {
+        let node = Node::new().await;
+        (kevel_client::mounts(&node.remote()), node)
     })
     .await;
 }

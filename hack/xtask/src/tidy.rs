@@ -27,7 +27,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kevel-snapshot", &["kevel-contract", "kevel-database", "kevel-model", "kevel-mount", "kevel-plugin"]),
     ("kevel-diff", &["kevel-contract", "kevel-model", "kevel-mount", "kevel-plugin"]),
     ("kevel-registry", &["kevel-model"]),
-    ("kevel-metadata", &["kevel-contract", "kevel-database", "kevel-model", "kevel-plugin", "kevel-proto"]),
+    (
+        "kevel-metadata",
+        &["kevel-contract", "kevel-database", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto"],
+    ),
     (
         "kevel-transfer",
         &["kevel-contract", "kevel-diff", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-registry"],

@@ -10,6 +10,7 @@ pub mod event;
 pub mod image;
 pub mod introspection;
 pub mod lease;
+pub mod mounts;
 pub mod sandbox;
 pub mod scope;
 pub mod snapshot;

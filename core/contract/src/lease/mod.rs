@@ -46,7 +46,7 @@ impl Adaptor for Lease {
 /// Something that a lease keeps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Resource {
-    /// `content`, `ingests`, `snapshots/<snapshotter>`, `images`.
+    /// `content`, `ingests`, `snapshots/<snapshotter>`, `images`, `mounts`.
     pub kind: String,
     /// Digest, reference, key or name.
     pub id: String,

@@ -26,10 +26,10 @@ use tokio::sync::Mutex;
 use super::mark::{self, Garbage};
 use crate::{
     core::{Core, Draft},
-    event,
+    event, mounts,
     shelf::part,
     snapshot::LABEL_TARGET,
-    state::{Blobs, Images, Ingests, Leases, Resources, Snapshots},
+    state::{Blobs, Images, Ingests, Leases, Mounts, Resources, Snapshots},
 };
 
 /// The collector. Cheap to clone.
@@ -40,6 +40,7 @@ struct Inner {
     core: Arc<Core>,
     content: ContentStore,
     snapshotters: BTreeMap<String, Snapshotter>,
+    mounts: mounts::Store,
     /// Runs begun.
     begun: AtomicU64,
     /// Held by the run; the outcome of the last one that succeeded, with its number.
@@ -78,15 +79,22 @@ impl Collect for Collector {
 }
 
 impl Collector {
-    pub(crate) fn new(core: Arc<Core>, content: ContentStore, snapshotters: BTreeMap<String, Snapshotter>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        content: ContentStore,
+        snapshotters: BTreeMap<String, Snapshotter>,
+        mounts: mounts::Store,
+    ) -> Self {
         let (begun, turn) = (AtomicU64::new(0), Arc::default());
-        Self(Arc::new(Inner { core, content, snapshotters, begun, turn }))
+        Self(Arc::new(Inner { core, content, snapshotters, mounts, begun, turn }))
     }
 }
 
 impl Inner {
     async fn run(&self) -> Result<Collected> {
         let collected = self.forget().await?;
+        // First: what is mounted of a snapshot keeps its files busy.
+        report("mounts", self.mounts.settle().await);
         let blobs = async {
             report("content", self.sweep_blobs().await);
             report("ingests", self.sweep_ingests().await);
@@ -264,6 +272,7 @@ fn forget(draft: &mut Draft<'_, '_>, garbage: &Garbage) -> Collected {
         draft.forget::<Images>(key);
         draft.event_in(part_namespace(key), "/images/delete", event::image_delete(part(key, 1)));
     }
+    garbage.mounts.iter().for_each(|key| draft.forget::<Mounts>(key));
     garbage.ingests.iter().for_each(|key| draft.forget::<Ingests>(key));
     garbage.resources.iter().for_each(|key| draft.forget::<Resources>(key));
     garbage.leases.iter().for_each(|key| draft.forget::<Leases>(key));
@@ -273,6 +282,7 @@ fn forget(draft: &mut Draft<'_, '_>, garbage: &Garbage) -> Collected {
         snapshots: garbage.snapshots.len(),
         leases: garbage.leases.len(),
         images: garbage.images.len(),
+        mounts: garbage.mounts.len(),
     }
 }
 

@@ -44,6 +44,7 @@ fn node(namespace: &Namespace, what: &str, value: &str) -> Option<Node> {
         "content" => Some(Node::Blob(namespace, name)),
         "image" => Some(Node::Image(namespace, name)),
         "container" => Some(Node::Container(namespace, name)),
+        "mount" => Some(Node::Mount(namespace, name)),
         "snapshot" => {
             let snapshotter = rest.strip_prefix('.')?.split('/').next()?;
             (!snapshotter.is_empty()).then(|| Node::Snapshot(namespace, snapshotter.to_owned(), name))

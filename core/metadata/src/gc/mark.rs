@@ -10,6 +10,7 @@ use kevel_model::{Labels, Namespace};
 
 use super::label;
 use crate::{
+    mounts,
     shelf::{key, part},
     state::State,
 };
@@ -23,6 +24,8 @@ pub(super) enum Node {
     Ingest(Namespace, String),
     Image(Namespace, String),
     Container(Namespace, String),
+    /// Activated mounts.
+    Mount(Namespace, String),
 }
 
 /// What goes: keys of records.
@@ -32,6 +35,7 @@ pub(super) struct Garbage {
     pub(super) ingests: Vec<String>,
     pub(super) snapshots: Vec<String>,
     pub(super) images: Vec<String>,
+    pub(super) mounts: Vec<String>,
     pub(super) leases: Vec<String>,
     /// Resources of leases that go.
     pub(super) resources: Vec<String>,
@@ -67,6 +71,9 @@ pub(super) fn garbage(state: &State, now: SystemTime) -> Garbage {
     }
     for (key, image) in state.images.all() {
         dead(&mut garbage.images, key, Node::Image(namespace(key), image.name.clone()));
+    }
+    for (key, _) in state.mounts.all() {
+        dead(&mut garbage.mounts, key, Node::Mount(namespace(key), part(key, 1).to_owned()));
     }
     for (key, lease) in state.leases.all() {
         if label::expired(&lease.labels, now) {
@@ -148,6 +155,13 @@ impl<'a> Marker<'a> {
             let node = Node::Snapshot(namespace(key), snapshotter(key), snapshot.info.name.clone());
             self.labelled(node, &snapshot.info.labels);
         }
+        for (key, mounts) in state.mounts.all() {
+            let node = Node::Mount(namespace(key), part(key, 1).to_owned());
+            if !mounts.done {
+                self.keep(node.clone()); // somebody is at work on it
+            }
+            self.labelled(node, &mounts.activation.labels);
+        }
         for (key, ingest) in state.ingests.all() {
             if ingest.expires_at > self.now {
                 self.keep(Node::Ingest(namespace(key), ingest.reference.clone()));
@@ -185,7 +199,8 @@ impl<'a> Marker<'a> {
             | Node::Snapshot(namespace, ..)
             | Node::Ingest(namespace, _)
             | Node::Image(namespace, _)
-            | Node::Container(namespace, _) => namespace,
+            | Node::Container(namespace, _)
+            | Node::Mount(namespace, _) => namespace,
         };
         for keeper in label::keepers(namespace, labels) {
             self.kept_by.entry(keeper).or_default().push(node.clone());
@@ -218,6 +233,7 @@ impl<'a> Marker<'a> {
             Node::Ingest(namespace, reference) => state.ingests.get(&key(namespace, &[reference])).is_some(),
             Node::Image(namespace, name) => state.images.get(&key(namespace, &[name])).is_some(),
             Node::Container(namespace, id) => state.containers.get(&key(namespace, &[id])).is_some(),
+            Node::Mount(namespace, name) => state.mounts.get(&key(namespace, &[name])).is_some(),
         }
     }
 
@@ -266,6 +282,10 @@ impl<'a> Marker<'a> {
                 }
                 nodes
             }
+            Node::Mount(namespace, name) => {
+                let mounts = state.mounts.get(&key(namespace, &[name]));
+                mounts.map(|mounts| label::references(namespace, &mounts.activation.labels)).unwrap_or_default()
+            }
         }
     }
 }
@@ -277,6 +297,7 @@ fn leased(namespace: &Namespace, resource: &Resource) -> Option<Node> {
         ("content", _) => Some(Node::Blob(namespace, id)),
         ("ingests", _) => Some(Node::Ingest(namespace, id)),
         ("images", _) => Some(Node::Image(namespace, id)),
+        (mounts::RESOURCE, _) => Some(Node::Mount(namespace, id)),
         (_, Some(("snapshots", snapshotter))) => Some(Node::Snapshot(namespace, snapshotter.to_owned(), id)),
         _ => None,
     }

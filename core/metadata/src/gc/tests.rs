@@ -6,12 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kevel_contract::{container::Container, content, image::Image, lease, sandbox::Sandbox, snapshot};
+use kevel_contract::{
+    container::Container, content, image::Image, lease, mounts::Activation, sandbox::Sandbox, snapshot,
+};
 use kevel_model::{Descriptor, Digest, Labels, Namespace};
 use proptest::prelude::*;
 
 use super::mark::garbage;
 use crate::{
+    mounts::record::Activated,
     record::{Ingest, Snapshot},
     shelf::key,
     state::State,
@@ -95,6 +98,12 @@ impl Graph {
         self
     }
 
+    fn mounts(mut self, name: &str, done: bool, texts: &[&str]) -> Self {
+        let activation = Activation { name: name.into(), labels: labels(texts), ..Activation::default() };
+        self.0.mounts.insert(&key(&space("n"), &[name]), Arc::new(Activated { number: 1, done, activation }));
+        self
+    }
+
     fn ingest(mut self, reference: &str, expected: Option<&str>, live: bool) -> Self {
         let hour = Duration::from_secs(3600);
         let ingest = Ingest {
@@ -126,7 +135,7 @@ impl Graph {
         self
     }
 
-    /// What survives, as `b:`, `s:`, `i:` (images), `g:` (ingests), `l:` (leases) and the name.
+    /// What survives, as `b:`, `s:`, `i:` (images), `g:` (ingests), `m:` (mounts), `l:` (leases) and the name.
     fn survivors(&self) -> BTreeSet<String> {
         let garbage = garbage(&self.0, now());
         let mut left = BTreeSet::new();
@@ -143,6 +152,7 @@ impl Graph {
         rest("s", self.0.snapshots.all().map(|(key, _)| key).collect(), &garbage.snapshots);
         rest("i", self.0.images.all().map(|(key, _)| key).collect(), &garbage.images);
         rest("g", self.0.ingests.all().map(|(key, _)| key).collect(), &garbage.ingests);
+        rest("m", self.0.mounts.all().map(|(key, _)| key).collect(), &garbage.mounts);
         rest("l", self.0.leases.all().map(|(key, _)| key).collect(), &garbage.leases);
         left
     }
@@ -179,6 +189,31 @@ fn graphs_in_survivors_out() {
         "a lease keeps",
         |g| g.lease("l", &[], &["content=a", "snapshot=x"]).blob("a", &[]).snapshot("x", "", &[]),
         &["l:l", "b:a", "s:x"],
+    );
+    check("mounts that nothing keeps go", |g| g.mounts("m", true, &[]), &[]);
+    check("mounts in the making stay", |g| g.mounts("m", false, &[]), &["m:m"]);
+    check("a lease keeps mounts", |g| g.lease("l", &[], &["mounts=m"]).mounts("m", true, &[]), &["l:l", "m:m"]);
+    check(
+        "mounts live as long as what they are of",
+        |g| {
+            g.container("c", "x", &[])
+                .snapshot("x", "", &[])
+                .mounts("m", true, &["bref.container=c"])
+                .mounts("n", true, &["bref.snapshot.s/1=x"])
+                .mounts("o", true, &["bref.container=gone"])
+        },
+        &["s:x", "m:m", "m:n"],
+    );
+    check(
+        "mounts keep what they refer to, and are kept by who refers to them",
+        |g| {
+            g.mounts("m", true, &["root=1", "ref.snapshot.s=x"]).snapshot("x", "", &["ref.mount=n"]).mounts(
+                "n",
+                true,
+                &[],
+            )
+        },
+        &["s:x", "m:m", "m:n"],
     );
     check(
         "a lease that ran out does not",

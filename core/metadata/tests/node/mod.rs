@@ -47,7 +47,9 @@ impl Node {
         let events = EventExchange::new(Target::local("events"), Exchange::default());
         let database = Database::on("metadata", disk.clone(), &SCHEMA).unwrap();
         let snapshotters = [(SNAPSHOTTER.to_owned(), snapshots.clone())].into();
-        let stores = kevel_metadata::open(database, content.clone(), snapshotters, events.clone(), policy).unwrap();
+        let mounts = kevel_mount::Manager::new(directory.path().join("mounts"), []);
+        let stores =
+            kevel_metadata::open(database, content.clone(), snapshotters, mounts, events.clone(), policy).unwrap();
         Self { stores, content, snapshots, events, disk, directory: Some(directory) }
     }
 

@@ -18,8 +18,8 @@ use kevel_plugin::Reports;
 use kevel_proto::shim::events::SERVICE as SHIM_EVENTS;
 use kevel_service::{
     Offer, containers::Containers, content::Content, controllers::Controller, events, health::Health, images::Images,
-    introspection, leases::Leases, namespaces::Namespaces, sandboxes::Store, snapshots::Snapshots, streaming,
-    version::Version,
+    introspection, leases::Leases, mounts::Mounts, namespaces::Namespaces, sandboxes::Store, snapshots::Snapshots,
+    streaming, version::Version,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -66,7 +66,8 @@ impl Node {
         let database = Database::open(root.join("meta.redb"), &SCHEMA).unwrap();
         let snapshotters = [(SNAPSHOTTER.to_owned(), snapshots)].into();
         let policy = SharingPolicy::Shared;
-        let stores = kevel_metadata::open(database, content, snapshotters, events.clone(), policy).unwrap();
+        let mounts = kevel_mount::Manager::new(root.join("mounts"), []);
+        let stores = kevel_metadata::open(database, content, snapshotters, mounts, events.clone(), policy).unwrap();
         let stop = CancellationToken::new();
         let node = Self { stores, events, streams, reports: Reports::default(), directory, stop };
         node.serve(more);
@@ -86,6 +87,7 @@ impl Node {
             .and(Images(stores.images).offer())
             .and(introspection::Introspection(introspection).offer())
             .and(Leases(stores.leases).offer())
+            .and(Mounts(stores.mounts).offer())
             .and(Namespaces(stores.namespaces).offer())
             .and(Snapshots(stores.snapshotters).offer())
             .and(Store(stores.sandboxes).offer())
