@@ -259,6 +259,11 @@ impl Counting {
         Ok((made.pod_sandbox_id, restored.collect()))
     }
 
+    /// CreateContainer; its id.
+    async fn created(&self, pod: &str, config: &cri::ContainerConfig) -> Result<String, Status> {
+        self.pods.create(pod, "two", config.clone()).await
+    }
+
     /// A container that is made from an archive.
     fn from(&self, archive: &Path) -> cri::ContainerConfig {
         let mut config = self.pods.container("counter", COUNT);
@@ -273,11 +278,35 @@ impl Counting {
         dir
     }
 
+    /// An image of the registry's form with the files of an archive, and with that annotation; its name.
+    fn image(&self, name: &str, archive: &Path, annotation: &str) -> String {
+        let (layout, packed) =
+            (self.setup.node.path(&format!("layout-{name}")), self.setup.node.path(&format!("{name}.oci")));
+        let (at, from) = (layout.display().to_string(), archive.display().to_string());
+        let reference = format!("{at}:latest");
+        let umoci = |arguments: &[&str]| {
+            run(&find("umoci").unwrap(), arguments).unwrap().ok().unwrap();
+        };
+        umoci(&["init", "--layout", &at]);
+        umoci(&["new", "--image", &reference]);
+        umoci(&["raw", "add-layer", "--image", &reference, &from]);
+        umoci(&["config", "--image", &reference, "--manifest.annotation", annotation]);
+        run(Path::new("/bin/tar"), &["-C", &at, "-cf", packed.to_str().unwrap(), "."]).unwrap().ok().unwrap();
+        let base = format!("checkpoint.test/{name}");
+        let import = ["-n", "k8s.io", "images", "import", "--local", "--base-name", &base, packed.to_str().unwrap()];
+        self.setup.node.ctr(&import).unwrap();
+        format!("{base}:latest")
+    }
+
+    fn remove_image(&self, name: &str) {
+        self.setup.node.ctr(&["-n", "k8s.io", "images", "rm", "--sync", name]).unwrap();
+    }
+
     /// What is left of checkpoints of the container beside what was asked for.
     fn left(&self) -> Vec<String> {
         let root = self.setup.node.path("root/io.containerd.grpc.v1.cri/containers").join(&self.id);
         let state = self.setup.node.path("state/io.containerd.grpc.v1.cri/containers").join(&self.id);
-        let names = [root.join("checkpoint"), root.join("restore"), state.join("frozen")];
+        let names = [root.join("checkpoint"), root.join("restore"), root.join("partial"), state.join("frozen")];
         names.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
     }
 
@@ -329,6 +358,98 @@ async fn a_container_becomes_an_archive_and_a_container_again() {
     assert!(this.setup.faults.noted().contains("restored 0"), "{}", this.setup.faults.noted());
     this.shows(&id, 1).await;
     this.end(&[&other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_becomes_a_container_again() {
+    let setup = setup();
+    setup.faults.emulate_criu().unwrap();
+    let this = Counting::new(setup).await;
+    let dir = this.outputs("archives");
+    let archive = dir.join("one.tar");
+    this.checkpoint(&archive, 0).await.unwrap();
+    let other = this.pods.run(this.pods.config("two"), "").await.unwrap();
+    for (n, annotation) in
+        ["io.kubernetes.cri-o.annotations.checkpoint.name", "org.criu.checkpoint.container.name"].iter().enumerate()
+    {
+        let name = this.image(&format!("good-{n}"), &archive, &format!("{annotation}=counter"));
+        let mut config = this.from(Path::new(&name));
+        config.metadata = Some(cri::ContainerMetadata { name: format!("counter-{n}"), attempt: 0 });
+        let created = this.created(&other, &config).await.unwrap();
+        let status = this.pods.status(&created).await.unwrap();
+        assert_eq!(status.image_ref, this.pods.status(&this.id).await.unwrap().image_ref, "the image that it was of");
+        // What it is restored from has been taken.
+        this.remove_image(&name);
+        this.pods.start(&created, None).await.unwrap();
+        this.shows(&created, 1).await;
+    }
+    assert_eq!(this.setup.faults.noted().matches("restored 0").count(), 2, "{}", this.setup.faults.noted());
+
+    // An image is what it says: files of an archive.
+    this.setup.faults.set("hostile").unwrap();
+    this.checkpoint(&dir.join("hostile.tar"), 0).await.unwrap();
+    this.setup.faults.unset("hostile");
+    fs::write(dir.join("noise"), "x").unwrap();
+    let noise = dir.join("noise.tar");
+    run(Path::new("/bin/tar"), &["-C", dir.to_str().unwrap(), "-cf", noise.to_str().unwrap(), "noise"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    for (file, why) in [("hostile", "is neither a file nor a directory"), ("noise", "has no config.dump")] {
+        let annotation = "io.kubernetes.cri-o.annotations.checkpoint.name=counter";
+        let name = this.image(file, &dir.join(format!("{file}.tar")), annotation);
+        let error = this.created(&other, &this.from(Path::new(&name))).await.unwrap_err();
+        let said = error.message();
+        assert!(said.contains("config.image.image: image") && said.contains(why), "{error:?}");
+        assert_eq!(error.code(), Code::InvalidArgument);
+        this.remove_image(&name);
+    }
+    // Without the annotation it is an image like any other.
+    let name = this.image("plain", &archive, "checkpoint.test/other=counter");
+    let created = this.created(&other, &this.from(Path::new(&name))).await.unwrap();
+    let error = this.pods.start(&created, None).await.unwrap_err();
+    assert!(!error.message().is_empty());
+    assert_eq!(this.setup.faults.count("runc-restore"), 2);
+    this.pods.remove_pod(&other).await.unwrap();
+    this.remove_image(&name);
+    this.end(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_half_written_goes_with_the_next_start() {
+    let setup = setup();
+    setup.faults.emulate_criu().unwrap();
+    let mut this = Counting::new(setup).await;
+    let dir = this.outputs("archives");
+    // What the archive is made of is larger than what is written before the daemon is killed.
+    let fill = "dd if=/dev/zero of=/large bs=1M count=256 2>/dev/null && echo done";
+    let request = cri::ExecSyncRequest {
+        container_id: this.id.clone(),
+        cmd: ["sh", "-c", fill].map(str::to_owned).to_vec(),
+        timeout: 60,
+    };
+    assert_eq!(this.pods.runtime.clone().exec_sync(request).await.unwrap().into_inner().stdout, b"done\n");
+    let parts = || fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let archive = dir.join("one.tar");
+    let asked = this.checkpoint(&archive, 0);
+    let begun = async {
+        while parts().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        done = asked => panic!("{done:?}"),
+        () = begun => {}
+    }
+    this.setup.node.kill().unwrap();
+    let left = parts();
+    assert!(left.len() == 1 && left[0] != archive, "{left:?}");
+    this.setup.node.launch().unwrap();
+    this.pods = Client::of(&this.setup.node, this.setup.registry.reference("busybox")).await.unwrap();
+    kevel_e2e::eventually("the half-written archive to go", async || parts().is_empty()).await;
+    this.checkpoint(&archive, 0).await.unwrap();
+    assert_eq!((this.left(), parts()), (Vec::new(), vec![archive]));
+    this.end(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -215,6 +215,7 @@ impl Server {
     }
 
     async fn readopt_container(self: &Arc<Self>, id: &str, state: ContainerState) -> Result<()> {
+        self.remove_partial_archive(id).await;
         if state.finished_at != 0 {
             return self.clear_up(id, &state).await;
         }

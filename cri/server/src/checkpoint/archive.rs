@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use tar::{Archive, EntryType};
 
-use super::capture;
+use super::{capture, partial};
 use crate::{identity, reach};
 
 /// The largest document in an archive that is read into memory, in bytes.
@@ -24,7 +24,7 @@ const DOCUMENT: u64 = 16 << 20;
 /// The longest name or attribute record of an archive, in bytes.
 const RECORD: u64 = 1 << 20;
 /// The most entries.
-const ENTRIES: usize = 1 << 17;
+pub(super) const ENTRIES: usize = 1 << 17;
 /// The directory with CRIU's images.
 pub(super) const IMAGES: &str = "checkpoint";
 /// The layer of files that the container had changed.
@@ -55,16 +55,20 @@ pub(crate) struct Contents {
     pub(crate) spec: serde_json::Value,
 }
 
-/// Writes what was gathered in `dir` to the file `to`, which nobody sees before it is complete and on disk. Blocks.
-pub(super) fn pack(dir: &Path, log: &str, to: &Path) -> Result<()> {
+/// Writes what was gathered in `dir` to the file `to`, which nobody sees before it is complete and on disk. Where it is until
+/// then stands in the file `note`, for a daemon after this one. Blocks.
+pub(super) fn pack(dir: &Path, log: &str, to: &Path, note: &Path) -> Result<()> {
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let partial = to.with_file_name(format!(".{name}.{}", &identity::new_id()?[..12]));
+    partial::note(note, &partial)?;
     let written = write(dir, log, &partial).and_then(|()| fs::rename(&partial, to));
     let written = written.and_then(|()| File::open(to.parent().unwrap_or(to))?.sync_all());
-    written.map_err(|error| {
+    let written = written.map_err(|error| {
         let _ = fs::remove_file(&partial);
         Error::io(format!("writing {}", to.display()), error)
-    })
+    });
+    partial::forget(note);
+    written
 }
 
 fn write(dir: &Path, log: &str, to: &Path) -> io::Result<()> {
@@ -89,7 +93,7 @@ fn write(dir: &Path, log: &str, to: &Path) -> io::Result<()> {
 }
 
 /// Opens a plain file, not what a link leads to and nothing that makes its reader wait.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     if !file.metadata()?.is_file() {
@@ -98,10 +102,18 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Who is shown the files of a checkpoint, under their names.
+pub(super) type Show<'a> = dyn FnMut(&str, &mut dyn Read) -> io::Result<()> + 'a;
+
 /// What an archive says of itself. Blocks.
 pub(super) fn peek(field: &str, path: &str) -> Result<Contents> {
+    contents(&format!("{field}: {path:?}"), |show| each(field, path, show))
+}
+
+/// What a checkpoint says of itself whose files are shown. Blocks.
+pub(super) fn contents(what: &str, each: impl FnOnce(&mut Show<'_>) -> Result<()>) -> Result<Contents> {
     let (mut config, mut spec) = (None, None);
-    each(field, path, |name, entry| {
+    each(&mut |name, entry| {
         let document = match name {
             "config.dump" => &mut config,
             "spec.dump" => &mut spec,
@@ -113,10 +125,10 @@ pub(super) fn peek(field: &str, path: &str) -> Result<Contents> {
         *document = Some(text);
         Ok(())
     })?;
-    let missing = |name: &str| Error::invalid_argument(format!("{field}: {path:?} has no {name}"));
+    let missing = |name: &str| Error::invalid_argument(format!("{what} has no {name}"));
     let (config, spec) = (config.ok_or_else(|| missing("config.dump"))?, spec.ok_or_else(|| missing("spec.dump"))?);
     let wrong = |name: &str| {
-        let message = format!("{field}: {name} in {path:?}");
+        let message = format!("{what}: {name} in it");
         move |error| Error::invalid_argument(message).with_source(error)
     };
     Ok(Contents {
@@ -137,9 +149,14 @@ fn read_whole(whole: io::Take<impl Read>, text: &mut Vec<u8>) -> io::Result<()> 
 
 /// Takes what restoring needs into the directory `to`, which is empty. Blocks.
 pub(super) fn unpack(field: &str, path: &str, to: &Path) -> Result<()> {
+    take(to, |show| each(field, path, show))
+}
+
+/// The same of files that are shown. Blocks.
+pub(super) fn take(to: &Path, each: impl FnOnce(&mut Show<'_>) -> Result<()>) -> Result<()> {
     let images = to.join(IMAGES);
     fs::create_dir(&images).map_err(|error| Error::io(format!("making directory {}", images.display()), error))?;
-    each(field, path, |name, entry| {
+    each(&mut |name, entry| {
         let Some(place) = place(to, name) else { return Ok(()) };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
         io::copy(entry, &mut file).map(drop)
@@ -156,7 +173,7 @@ fn place(to: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Shows every file of an archive under its name.
-fn each(field: &str, path: &str, mut show: impl FnMut(&str, &mut dyn Read) -> io::Result<()>) -> Result<()> {
+fn each(field: &str, path: &str, show: &mut Show<'_>) -> Result<()> {
     reach::at(field, path)?;
     let failed = |error: io::Error| {
         let message = format!("{field}: {path:?} can't be restored from");
@@ -206,7 +223,7 @@ fn records(file: &File) -> io::Result<()> {
 }
 
 /// The name of a file without what means nothing; none for a directory. Everything else is refused.
-fn plain(name: &[u8], kind: EntryType) -> io::Result<Option<String>> {
+pub(super) fn plain(name: &[u8], kind: EntryType) -> io::Result<Option<String>> {
     let bad = |why: &str| {
         let name = name.escape_ascii().to_string();
         Err(io::Error::new(io::ErrorKind::InvalidData, format!("entry {name:?} {why}")))
@@ -289,11 +306,12 @@ mod tests {
         fs::write(dir.path().join("log"), "said").unwrap();
         let at = dir.path().join("out.tar");
         fs::write(&at, "what was there before").unwrap();
-        pack(&from, dir.path().join("log").to_str().unwrap(), &at).unwrap();
+        let note = dir.path().join("note");
+        pack(&from, dir.path().join("log").to_str().unwrap(), &at, &note).unwrap();
         assert_eq!(fs::metadata(&at).unwrap().permissions().mode() & 0o7777, 0o600);
         let path = at.to_str().unwrap();
         let mut names = Vec::new();
-        each("f", path, |name, _| {
+        each("f", path, &mut |name, _| {
             names.push(name.to_owned());
             Ok(())
         })
@@ -311,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("out.tar");
         fs::write(&at, "old").unwrap();
-        pack(&dir.path().join("none"), "", &at).unwrap_err();
+        pack(&dir.path().join("none"), "", &at, &dir.path().join("note")).unwrap_err();
         assert_eq!((fs::read_to_string(&at).unwrap().as_str(), fs::read_dir(dir.path()).unwrap().count()), ("old", 1));
     }
 
@@ -368,7 +386,7 @@ mod tests {
         check(&archive(dir.path(), &GOOD[..3]), "no spec.dump");
         check(
             &archive(dir.path(), &[&GOOD[..3], &[("spec.dump", EntryType::Regular, &b"{"[..])]].concat()),
-            "spec.dump in",
+            "spec.dump in it",
         );
         let cut = archive(dir.path(), &GOOD[..3]);
         File::options().write(true).open(&cut).unwrap().set_len(4 * 512 + 3).unwrap();

@@ -8,7 +8,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{archive, capture::Gathered, left, until};
+use super::{archive, capture::Gathered, left, partial, until};
 use crate::{answer::status, check, counters::timed, index::Container, operation::stage, reach, server::Server};
 
 impl Server {
@@ -43,9 +43,10 @@ impl Server {
     /// Writes what was gathered to a file.
     pub(super) async fn pack(&self, field: &'static str, gathered: &Gathered, to: &Path, until: Instant) -> Result<()> {
         let (dir, log, to) = (gathered.path.clone(), gathered.log.clone(), to.to_owned());
+        let note = dir.with_file_name(partial::FILE);
         let write = move || {
             reach::at(field, &to.to_string_lossy())?;
-            archive::pack(&dir, &log, &to)
+            archive::pack(&dir, &log, &to, &note)
         };
         self.reach.look(left(until)?, write).await
     }

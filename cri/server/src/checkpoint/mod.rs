@@ -5,8 +5,10 @@
 //! `container.log`. Nothing is taken from an archive but what is needed to restore, and only plain files.
 //!
 //! - `container`, `pod`: the RPCs. `capture`: from a running container to a directory. `archive`: from there to a file and
-//!   back. `restore`: what CreateContainer and StartContainer do otherwise for a container that is restored.
-//! - `cgroup`: restored processes are where they belong. `freeze`: containers held still, and let go on by the next daemon if this one dies. `criu`: whether it works.
+//!   back; `partial`: what is begun and not finished of it. `image`: a checkpoint whose files are those of an OCI image.
+//!   `restore`: what CreateContainer and StartContainer do otherwise for a container that is restored.
+//! - `cgroup`: restored processes are where they belong. `freeze`: containers held still, and let go on by the next daemon if
+//!   this one dies. `criu`: whether it works.
 
 mod archive;
 mod capture;
@@ -14,6 +16,8 @@ mod cgroup;
 mod container;
 mod criu;
 mod freeze;
+mod image;
+mod partial;
 mod pod;
 pub(crate) mod restore;
 mod restore_pod;

@@ -1,4 +1,4 @@
-//! What is otherwise when a container is made from a checkpoint: CreateContainer takes what it needs from an archive and
+//! What is otherwise when a container is made from a checkpoint: CreateContainer takes what it needs from an archive or an image and
 //! puts the container's changed files into its snapshot, StartContainer tells the shim where the images are.
 
 use std::{
@@ -38,9 +38,18 @@ const PIECE: usize = 1 << 20;
 /// A checkpoint that a container is to be made from.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    field: &'static str,
-    path: String,
-    contents: Contents,
+    pub(super) field: &'static str,
+    pub(super) source: Source,
+    pub(super) contents: Contents,
+}
+
+/// Where its files are.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// An archive at a path of the node.
+    Archive(String),
+    /// An image, to be looked at with that snapshotter.
+    Image { image: Arc<Image>, snapshotter: String },
 }
 
 impl Server {
@@ -50,7 +59,7 @@ impl Server {
         let at = path.to_owned();
         // The time is for a path that answers; an archive of gigabytes is skipped through.
         let contents = self.reach.look(self.settings.config.host_path_timeout, move || archive::peek(field, &at));
-        Ok(Saved { field, path: path.to_owned(), contents: contents.await? })
+        Ok(Saved { field, source: Source::Archive(path.to_owned()), contents: contents.await? })
     }
 
     /// The image that a checkpoint's container was made from.
@@ -66,18 +75,27 @@ impl Server {
         })
     }
 
-    /// Takes what is needed from an archive, and gives the container's files the changes that it had made.
+    /// Takes what is needed from a checkpoint, and gives the container's files the changes that it had made.
     pub(crate) async fn prepare_restore(&self, id: &str, saved: &Saved, rootfs: &[Mount]) -> Result<()> {
         let dir = self.restore_dir(id);
-        let (field, path, at) = (saved.field, saved.path.clone(), dir.clone());
-        let unpack = move || {
+        let (field, at) = (saved.field, dir.clone());
+        blocking(move || {
             remove_dir(&at)?;
             let make = DirBuilder::new().mode(0o700).create(&at);
-            make.map_err(|error| Error::io(format!("making directory {}", at.display()), error))?;
-            reach::at(field, &path)?;
-            archive::unpack(field, &path, &at)
-        };
-        self.reach.look(super::USUAL, unpack).await?;
+            make.map_err(|error| Error::io(format!("making directory {}", at.display()), error))
+        })
+        .await?;
+        match &saved.source {
+            Source::Archive(path) => {
+                let (path, at) = (path.clone(), dir.clone());
+                let unpack = move || {
+                    reach::at(field, &path)?;
+                    archive::unpack(field, &path, &at)
+                };
+                self.reach.look(super::USUAL, unpack).await?;
+            }
+            Source::Image { image, snapshotter } => self.take_from_image(field, image, snapshotter, &dir).await?,
+        }
         let changes = dir.join(CHANGES);
         let there = changes.clone();
         if !blocking(move || Ok(there.exists())).await? {
@@ -212,7 +230,7 @@ mod tests {
             json!({ "mounts": mounts.into_iter().chain([more]).collect::<Vec<_>>() })
         };
         let contents = Contents { config: archive::Config::default(), spec: spec(&["/a", "/b"]) };
-        let saved = Saved { field: "config.image.image", path: "/x".into(), contents };
+        let saved = Saved { field: "config.image.image", source: Source::Archive("/x".into()), contents };
         saved.fits(&Spec::new(spec(&["/b", "/a", "/c"])).unwrap()).unwrap();
         let error = saved.fits(&Spec::new(spec(&["/b"])).unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("config.mounts: ") && error.contains("at /a,"), "{error}");

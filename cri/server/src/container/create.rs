@@ -163,7 +163,14 @@ async fn image(
 ) -> Result<(Arc<Image>, Option<Saved>)> {
     let named = archive.is_some();
     let in_place = || wanted.starts_with('/').then(|| ("config.image.image", wanted.to_owned()));
-    let Some((field, path)) = archive.or_else(in_place) else { return Ok((server.images.find(wanted)?, None)) };
+    let Some((field, path)) = archive.or_else(in_place) else {
+        let image = server.images.find(wanted)?;
+        if !image.is_checkpoint {
+            return Ok((image, None));
+        }
+        let saved = server.saved_image("config.image.image", &image, handler).await?;
+        return Ok((server.image_of(&saved)?, Some(saved)));
+    };
     check::path(field, &path)?;
     let saved = server.saved(field, &path, handler).await?;
     let image = server.image_of(&saved)?;

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub(crate) struct IndexDocument {
     #[serde(default)]
     pub(crate) manifests: Vec<Descriptor>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// An image's manifest.
@@ -18,6 +20,9 @@ pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     #[serde(default)]
     pub(crate) layers: Vec<Descriptor>,
+    /// Its own, and those of the indexes that led to it.
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {

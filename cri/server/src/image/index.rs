@@ -36,6 +36,8 @@ pub(crate) struct Image {
     pub(crate) pinned: bool,
     /// What is in it when it is no image but an artifact: a volume can be made of it, and no container.
     pub(crate) artifact: Option<Arc<[ArtifactFile]>>,
+    /// Whether its files are a checkpoint of a container, and no root file system.
+    pub(crate) is_checkpoint: bool,
 }
 
 impl Image {
@@ -170,7 +172,16 @@ mod tests {
     fn image(id: &str) -> Image {
         let id = format!("sha256:{}", id.repeat(64));
         let (names, config) = (BTreeSet::new(), ImageConfig::default());
-        Image { id, names, chain_id: String::new(), size: 1, config, pinned: false, artifact: None }
+        Image {
+            id,
+            names,
+            chain_id: String::new(),
+            size: 1,
+            config,
+            pinned: false,
+            artifact: None,
+            is_checkpoint: false,
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! From the image store's records to what the CRI knows of an image.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use kevel_contract::{content::Blob, image::Image as Record};
@@ -17,6 +21,8 @@ use super::{
 const DOCUMENT: u64 = 8 << 20;
 /// The annotation that says which file a blob of an artifact is.
 const TITLE: &str = "org.opencontainers.image.title";
+/// Annotations that name the container whose checkpoint an image is: CRI-O's, which containerd knows, too, and checkpointctl's.
+const CHECKPOINT: [&str; 2] = ["io.kubernetes.cri-o.annotations.checkpoint.name", "org.criu.checkpoint.container.name"];
 /// Indexes within indexes that are followed.
 const DEPTH: usize = 4;
 
@@ -108,12 +114,14 @@ impl Images {
             config: ImageConfig::default(),
             pinned: record.labels.get(PINNED).is_some_and(|value| value == "pinned"),
             artifact: None,
+            is_checkpoint: false,
         };
         if manifest.is_image() {
             let config: ConfigDocument = self.document(&manifest.config.digest).await?;
             image.id = manifest.config.digest.to_string();
             image.chain_id = chain_id(&config.rootfs.diff_ids).map(|digest| digest.to_string()).unwrap_or_default();
             image.config = config.config.unwrap_or_default();
+            image.is_checkpoint = CHECKPOINT.iter().any(|name| manifest.annotations.contains_key(*name));
         } else {
             let file = |layer: &Descriptor| ArtifactFile {
                 title: layer.annotations.get(TITLE).cloned().unwrap_or_default(),
@@ -131,13 +139,15 @@ impl Images {
 
     /// The manifest for this node, through indexes.
     async fn manifest(&self, target: &Descriptor) -> Result<(Descriptor, Manifest)> {
-        let mut at = target.clone();
+        let (mut at, mut above) = (target.clone(), BTreeMap::new());
         for _ in 0..DEPTH {
             if !media_type::is_index(&at.media_type) {
-                let manifest = self.document(&at.digest).await?;
-                return Ok((at, manifest));
+                let mut manifest: Manifest = self.document(&at.digest).await?;
+                above.append(&mut manifest.annotations);
+                return Ok((at, Manifest { annotations: above, ..manifest }));
             }
-            let index: IndexDocument = self.document(&at.digest).await?;
+            let mut index: IndexDocument = self.document(&at.digest).await?;
+            above.append(&mut index.annotations);
             at = self.best(&at.digest, index.manifests).await?;
         }
         Err(Error::data_loss(format!("image {}: indexes within indexes", target.digest)))
