@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use kevel_e2e::{Client, Faults, Ledger, Node, NodeOptions, Registry, ctr, find, patience, run, skip_without, until};
+use kevel_e2e::{
+    Client, Faults, Leaks, Ledger, Node, NodeOptions, Registry, ctr, find, patience, run, skip_without, until,
+};
 use kevel_proto::runtime::v1 as cri;
 use tonic::{Code, Request, Status};
 
@@ -278,6 +280,14 @@ impl Counting {
         dir
     }
 
+    /// Processes that make a checkpoint.
+    fn at_work(&self) -> Vec<String> {
+        let mark = self.setup.faults.path("");
+        let mut all = Leaks::of(&mark.display().to_string()).processes;
+        all.retain(|line| line.ends_with(" swrk") || line.contains(" checkpoint "));
+        all
+    }
+
     /// An image of the registry's form with the files of an archive, and with that annotation; its name.
     fn image(&self, name: &str, archive: &Path, annotation: &str) -> String {
         let (layout, packed) =
@@ -482,6 +492,7 @@ async fn checkpoints_that_cannot_be_leave_nothing() {
     faults.release("runc-pause");
     faults.hold("runc-checkpoint").unwrap();
     refused("", Code::DeadlineExceeded, &archive, 1).await;
+    kevel_e2e::eventually("what made the checkpoint to end", async || this.at_work().is_empty()).await;
     faults.release("runc-checkpoint");
     let shown = this.shows(&this.id, 1).await;
     this.shows(&this.id, shown + 1).await; // it goes on all the same
@@ -587,11 +598,13 @@ async fn a_daemon_that_dies_leaves_nobody_paused() {
         () = dies => {}
     }
     this.setup.node.kill().unwrap();
-    this.setup.faults.release("runc-checkpoint");
+    assert!(!this.at_work().is_empty());
     this.setup.node.launch().unwrap();
     this.pods = Client::of(&this.setup.node, this.setup.registry.reference("busybox")).await.unwrap();
     this.shows(&this.id, shown + 5).await;
     assert!(!archive.exists());
+    kevel_e2e::eventually("what made the checkpoint to end", async || this.at_work().is_empty()).await;
+    this.setup.faults.release("runc-checkpoint");
     kevel_e2e::eventually("the note to go", async || !this.left().iter().any(|left| left.ends_with("frozen"))).await;
     this.checkpoint(&archive, 0).await.unwrap();
     this.end(&[]).await;

@@ -112,6 +112,15 @@ impl ShimManager {
         killed.unwrap_or(0)
     }
 
+    /// Ends the runtime's checkpoint of the container, and CRIU, which would hold it still again. Nobody takes what they write.
+    pub(crate) async fn end_checkpoint(&self, shim: &Shim) {
+        let (Some(parent), id) = (shim.pid(), shim.id.clone()) else { return };
+        let killed = blocking(move || Ok(stray::kill_checkpoints(parent, &id))).await.unwrap_or(0);
+        if killed > 0 {
+            tracing::warn!(id = shim.id, processes = killed, "killed what made a checkpoint in vain");
+        }
+    }
+
     /// What the shim knows of the container. One that answers for itself but not for the container is as good as silent:
     /// it never will.
     async fn ask(&self, shim: &Shim) -> Answer {

@@ -161,6 +161,7 @@ impl ShimManager {
         let parts = Parts { namespace, id, role, bundle, bootstrap, binary, log, hosted };
         let shim = Shim::connect(parts, self.inner.timeouts.load).await?;
         if role == Role::Task {
+            self.end_checkpoint(&shim).await; // for a daemon that is gone
             let request = StateRequest { id: key.1.clone(), exec_id: String::new() };
             let limit = Some(self.inner.timeouts.state);
             let mut state = shim.task::<_, StateResponse>(method::STATE, &request, limit).await;

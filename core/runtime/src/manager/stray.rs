@@ -3,7 +3,10 @@
 //! A shim keeps the working directory of its `start`, which is the bundle of its first container; nothing else does. So
 //! a process in there is a shim even if it never told its process id.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     io::Errno,
@@ -30,6 +33,37 @@ pub(super) fn kill_runtimes(shim: u32, id: &str) -> usize {
     runtimes(shim, id).into_iter().filter(|pid| signal(*pid, works)).count()
 }
 
+/// Kills the shim's children that make a checkpoint of one container and everything below them, and every CRIU that has lost
+/// its runtime and with it its purpose: those are the shim's children, too. Blocks. Answers how many there were.
+pub(super) fn kill_checkpoints(shim: u32, id: &str) -> usize {
+    let is_one = |process: &Path| {
+        let makes = is_runtime(process, shim, id) && has_word(process, b"checkpoint");
+        makes || parent(process) == Some(shim) && is_criu(process)
+    };
+    let mut found: Vec<u32> = children(shim).into_iter().filter(|pid| is_one(&of(*pid))).collect();
+    let (roots, mut next) = (found.len(), 0);
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(children(parent));
+        next += 1;
+    }
+    // From below, while each still has the parent that it was found by.
+    let below = |process: &Path| parent(process).is_some_and(|parent| found.contains(&parent));
+    let killed = |at: usize| if at < roots { signal(found[at], is_one) } else { signal(found[at], below) };
+    (0..found.len()).rev().filter(|at| killed(*at)).count()
+}
+
+/// The children of a process: as each of its threads tells, or, from a kernel that does not tell, by a look at every process.
+fn children(of: u32) -> Vec<u32> {
+    let threads = fs::read_dir(self::of(of).join("task")).into_iter().flatten().flatten();
+    let told: Option<String> = threads.map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
+    if let Some(told) = told {
+        return told.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    numbers.filter(|pid| parent(&self::of(*pid)) == Some(of)).collect()
+}
+
 /// The children of a shim that work on one container. Blocks.
 pub(super) fn runtimes(shim: u32, id: &str) -> Vec<u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -38,16 +72,33 @@ pub(super) fn runtimes(shim: u32, id: &str) -> Vec<u32> {
 }
 
 fn is_runtime(process: &Path, shim: u32, id: &str) -> bool {
-    // The parent is the second field after the name, which is in parentheses and may hold anything.
-    let parent = || {
-        let stat = fs::read_to_string(process.join("stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
-    };
-    let names = || {
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|word| word == id.as_bytes())
-    };
-    parent() == Some(shim) && names()
+    parent(process) == Some(shim) && has_word(process, id.as_bytes())
+}
+
+/// The parent is the second field after the name, which is in parentheses and may hold anything.
+fn parent(process: &Path) -> Option<u32> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// CRIU as runtimes run it, `criu swrk`, and not a process of a container that is called so: those have a process table of their
+/// own.
+fn is_criu(process: &Path) -> bool {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let named = |word: &[u8]| word.rsplit(|byte| *byte == b'/').next() == Some(b"criu");
+    let table = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+    words.windows(2).any(|pair| named(pair[0]) && pair[1] == b"swrk")
+        && table(process).is_some_and(|own| Some(own) == table(Path::new("/proc/self")))
+}
+
+fn has_word(process: &Path, wanted: &[u8]) -> bool {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == wanted)
+}
+
+fn of(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
 }
 
 /// Kills a process if it is still one of whom `is_it` holds, given its directory below `/proc`. Answers whether it was.
@@ -55,7 +106,7 @@ pub(super) fn signal(pid: u32, is_it: impl Fn(&Path) -> bool) -> bool {
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
     // The descriptor keeps its process when the number is used again; the look after makes sure that it is the one.
     let Ok(fd) = pidfd_open(number, PidfdFlags::empty()) else { return false };
-    if !is_it(&Path::new("/proc").join(pid.to_string())) {
+    if !is_it(&of(pid)) {
         return false;
     }
     match pidfd_send_signal(fd, Signal::KILL) {
@@ -89,6 +140,43 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    /// A child is another program only after a moment.
+    fn eventually_has(pid: u32, word: &[u8]) {
+        while !has_word(&of(pid), word) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_ends_with_what_it_runs() {
+        let id = format!("c-{}", std::process::id());
+        let child = |verb: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "sleep 60 & echo $!; wait", verb, &id]).stdout(std::process::Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let mut line = String::new();
+            let out = child.stdout.take().unwrap();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+            (child, line.trim().parse::<u32>().unwrap())
+        };
+        let ((mut checkpoint, below), (mut other, stays)) = (child("checkpoint"), child("exec"));
+        let orphan =
+            |verb: &str| Command::new("sh").args(["-c", "sleep 60; true", "/usr/sbin/criu", verb]).spawn().unwrap();
+        let (mut criu, mut check) = (orphan("swrk"), orphan("check"));
+        eventually_has(criu.id(), b"swrk");
+        assert!(kill_checkpoints(std::process::id(), &id) >= 3);
+        assert_eq!(criu.wait().unwrap().signal(), Some(9));
+        assert!(check.try_wait().unwrap().is_none());
+        check.kill().unwrap();
+        check.wait().unwrap();
+        assert_eq!(checkpoint.wait().unwrap().signal(), Some(9));
+        assert!(!has_word(&of(below), b"sleep"));
+        assert!(other.try_wait().unwrap().is_none() && has_word(&of(stays), b"sleep"));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(signal(stays, |process| has_word(process, b"sleep")));
     }
 
     #[test]

@@ -33,6 +33,9 @@ use crate::{Shim, bundle::remove_dir, wire};
 /// Where images lie while they are packed. No namespace and no container is called so.
 const FOLDER: &str = ".checkpoints";
 
+/// How long a shim has to see that what made a checkpoint has been ended.
+const ENDING: Duration = Duration::from_secs(5);
+
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// What turns images into content and back.
@@ -113,10 +116,18 @@ impl TaskManager {
         path: String,
         options: Option<prost_types::Any>,
         limit: Option<Duration>,
-    ) -> crate::Result<()> {
+    ) -> Result<()> {
         let request = CheckpointTaskRequest { id: shim.id.clone(), path, options };
         let limit = limit.unwrap_or(self.shims.timeouts().checkpoint);
-        self.shims.call::<_, ()>(shim, method::CHECKPOINT, &request, Some(limit)).await
+        // A shim that is told the time ends the runtime then, and not CRIU, which goes on alone and holds the container still.
+        let call = self.shims.call::<_, ()>(shim, method::CHECKPOINT, &request, Some(limit + ENDING));
+        tokio::pin!(call);
+        if let Ok(done) = tokio::time::timeout(limit, &mut call).await {
+            return Ok(done?);
+        }
+        self.shims.end_checkpoint(shim).await;
+        let late = |_| Error::deadline_exceeded(format!("checkpoint of task {}: not done within {limit:?}", shim.id));
+        call.await.map_err(late) // it may have been done at the last moment
     }
 }
 
