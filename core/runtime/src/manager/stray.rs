@@ -4,7 +4,9 @@
 //! a process in there is a shim even if it never told its process id.
 
 use std::{
+    collections::HashMap,
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -40,28 +42,35 @@ pub(super) fn kill_checkpoints(shim: u32, id: &str) -> usize {
         let makes = is_runtime(process, shim, id) && has_word(process, b"checkpoint");
         makes || parent(process) == Some(shim) && is_criu(process)
     };
-    let mut found: Vec<u32> = children(shim).into_iter().filter(|pid| is_one(&of(*pid))).collect();
+    let mut children = families();
+    let mut found: Vec<u32> = children.remove(&shim).unwrap_or_default();
+    found.retain(|pid| is_one(&of(*pid)));
     let (roots, mut next) = (found.len(), 0);
-    while let Some(parent) = found.get(next).copied() {
-        found.extend(children(parent));
+    while let Some(parent) = found.get(next) {
+        found.extend(children.remove(parent).unwrap_or_default());
         next += 1;
     }
-    // From below, while each still has the parent that it was found by.
+    // All are held before the first is killed: whoever loses its child may go on, and whoever loses its parent has another.
     let below = |process: &Path| parent(process).is_some_and(|parent| found.contains(&parent));
-    let killed = |at: usize| if at < roots { signal(found[at], is_one) } else { signal(found[at], below) };
-    (0..found.len()).rev().filter(|at| killed(*at)).count()
+    let take = |(at, pid): (usize, &u32)| {
+        let held = if at < roots { hold(*pid, is_one) } else { hold(*pid, below) };
+        held.map(|held| (*pid, held))
+    };
+    let held: Vec<_> = found.iter().enumerate().filter_map(take).collect();
+    held.iter().filter(|(pid, process)| end(*pid, process)).count()
 }
 
-/// The children of a process: as each of its threads tells, or, from a kernel that does not tell, by a look at every process.
-fn children(of: u32) -> Vec<u32> {
-    let threads = fs::read_dir(self::of(of).join("task")).into_iter().flatten().flatten();
-    let told: Option<String> = threads.map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
-    if let Some(told) = told {
-        return told.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+/// The children of every process that has some. By a look at every process: what the kernel itself lists as a process's
+/// children leaves some out while others end.
+fn families() -> HashMap<u32, Vec<u32>> {
+    let mut families: HashMap<u32, Vec<u32>> = HashMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+        if let (Some(pid), Some(parent)) = (pid, parent(&process.path())) {
+            families.entry(parent).or_default().push(pid);
+        }
     }
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    numbers.filter(|pid| parent(&self::of(*pid)) == Some(of)).collect()
+    families
 }
 
 /// The children of a shim that work on one container. Blocks.
@@ -103,13 +112,19 @@ fn of(pid: u32) -> PathBuf {
 
 /// Kills a process if it is still one of whom `is_it` holds, given its directory below `/proc`. Answers whether it was.
 pub(super) fn signal(pid: u32, is_it: impl Fn(&Path) -> bool) -> bool {
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
-    // The descriptor keeps its process when the number is used again; the look after makes sure that it is the one.
-    let Ok(fd) = pidfd_open(number, PidfdFlags::empty()) else { return false };
-    if !is_it(&of(pid)) {
-        return false;
-    }
-    match pidfd_send_signal(fd, Signal::KILL) {
+    hold(pid, is_it).is_some_and(|process| end(pid, &process))
+}
+
+/// A descriptor that keeps its process when the number is used again; the look after makes sure that it is the one.
+fn hold(pid: u32, is_it: impl Fn(&Path) -> bool) -> Option<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let process = pidfd_open(number, PidfdFlags::empty()).ok()?;
+    is_it(&of(pid)).then_some(process)
+}
+
+/// Kills a process. Answers whether there was one.
+fn end(pid: u32, process: &OwnedFd) -> bool {
+    match pidfd_send_signal(process, Signal::KILL) {
         Ok(()) => true,
         Err(Errno::SRCH) => false,
         Err(error) => {
@@ -151,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_checkpoint_ends_with_what_it_runs() {
-        let id = format!("c-{}", std::process::id());
+        // Not the other test's: they have this process, their shim, in common.
+        let id = format!("saved-{}", std::process::id());
         let child = |verb: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", "sleep 60 & echo $!; wait", verb, &id]).stdout(std::process::Stdio::piped());
