@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use kevel_model::{Namespace, check_identifier};
@@ -16,7 +16,11 @@ use kevel_proto::shim::task::{StateRequest, StateResponse, method};
 use kevel_ttrpc::Code;
 use tokio::sync::Semaphore;
 
-use super::{Key, ShimManager, start::blocking, stray};
+use super::{
+    Key, ShimManager,
+    start::blocking,
+    stray::{self, Families},
+};
 use crate::{
     Bundle, Dirs, Error, Result, Role, Shim,
     address::Address,
@@ -40,10 +44,19 @@ const PARALLEL: usize = 32;
 pub type RuntimeOf =
     Arc<dyn Fn(Namespace, String) -> futures::future::BoxFuture<'static, Option<String>> + Send + Sync>;
 
+/// One look at every process of the node, for all that is taken up.
+type Look = Arc<LazyLock<Families>>;
+
 /// What was found on disk.
 struct Found {
     bundles: Vec<Key>,
     rebooted: bool,
+}
+
+/// Whether a daemon that is gone had a checkpoint made of the container.
+async fn was_saved(families: Look, shim: &Shim) -> bool {
+    let (Some(parent), id) = (shim.pid(), shim.id.clone()) else { return false };
+    blocking(move || Ok(families.has_checkpoint(parent, &id))).await.unwrap_or(true)
 }
 
 impl ShimManager {
@@ -57,10 +70,11 @@ impl ShimManager {
         let place = dirs.clone();
         let found = blocking(move || scan(&place)).await?;
         let permits = Arc::new(Semaphore::new(PARALLEL));
+        let families = Arc::new(LazyLock::new(Families::look as fn() -> Families));
         let mut tasks = tokio::task::JoinSet::new();
         for key in found.bundles {
-            let (manager, dirs, runtime_of, permits) =
-                (self.clone(), dirs.clone(), runtime_of.clone(), permits.clone());
+            let (manager, dirs, runtime_of) = (self.clone(), dirs.clone(), runtime_of.clone());
+            let (permits, families) = (permits.clone(), families.clone());
             let (started, start) = tokio::sync::oneshot::channel();
             tasks.spawn(async move {
                 let Some(place) = manager.inner.table.load(key.clone()) else { return };
@@ -71,7 +85,7 @@ impl ShimManager {
                     manager.bury(role, &key.0, &key.1, None).await;
                     return manager.remove_bundle(&bundle).await;
                 }
-                if let Some(shim) = manager.take_up(&key, role, bundle, &runtime_of).await {
+                if let Some(shim) = manager.take_up(&key, role, bundle, &runtime_of, families).await {
                     place.fill(shim.clone());
                     manager.watch(shim);
                 }
@@ -91,11 +105,18 @@ impl ShimManager {
     }
 
     /// Connects to a bundle's shim; when nobody is there, or it does not know the container, removes what is left.
-    async fn take_up(&self, key: &Key, role: Role, bundle: Bundle, runtime_of: &RuntimeOf) -> Option<Arc<Shim>> {
+    async fn take_up(
+        &self,
+        key: &Key,
+        role: Role,
+        bundle: Bundle,
+        runtime_of: &RuntimeOf,
+        families: Look,
+    ) -> Option<Arc<Shim>> {
         let (namespace, id) = key;
         let binary = self.binary_of(key, &bundle, runtime_of).await;
         let limit = self.inner.timeouts.load;
-        let loaded = tokio::time::timeout(limit, self.load(key, role, &bundle, binary.clone())).await;
+        let loaded = tokio::time::timeout(limit, self.load(key, role, &bundle, binary.clone(), families)).await;
         let why = match loaded {
             Ok(Ok(Some(shim))) => return Some(Arc::new(shim)),
             Ok(Ok(None)) => None,
@@ -151,7 +172,14 @@ impl ShimManager {
     }
 
     /// `None` when the shim lives but has no such container: it was started for one that was never created.
-    async fn load(&self, key: &Key, role: Role, bundle: &Bundle, binary: PathBuf) -> Result<Option<Shim>> {
+    async fn load(
+        &self,
+        key: &Key,
+        role: Role,
+        bundle: &Bundle,
+        binary: PathBuf,
+        families: Look,
+    ) -> Result<Option<Shim>> {
         let reading = bundle.clone();
         let noted = blocking(move || Ok((reading.bootstrap()?, reading.sandbox()?, reading.is_hosted()?))).await?;
         let (bootstrap, sandbox, hosted) = noted;
@@ -161,7 +189,9 @@ impl ShimManager {
         let parts = Parts { namespace, id, role, bundle, bootstrap, binary, log, hosted };
         let shim = Shim::connect(parts, self.inner.timeouts.load).await?;
         if role == Role::Task {
-            self.end_checkpoint(&shim).await; // for a daemon that is gone
+            if was_saved(families, &shim).await {
+                self.end_checkpoint(&shim).await; // for a daemon that is gone
+            }
             let request = StateRequest { id: key.1.clone(), exec_id: String::new() };
             let limit = Some(self.inner.timeouts.state);
             let mut state = shim.task::<_, StateResponse>(method::STATE, &request, limit).await;

@@ -38,16 +38,12 @@ pub(super) fn kill_runtimes(shim: u32, id: &str) -> usize {
 /// Kills the shim's children that make a checkpoint of one container and everything below them, and every CRIU that has lost
 /// its runtime and with it its purpose: those are the shim's children, too. Blocks. Answers how many there were.
 pub(super) fn kill_checkpoints(shim: u32, id: &str) -> usize {
-    let is_one = |process: &Path| {
-        let makes = is_runtime(process, shim, id) && has_word(process, b"checkpoint");
-        makes || parent(process) == Some(shim) && is_criu(process)
-    };
-    let mut children = families();
-    let mut found: Vec<u32> = children.remove(&shim).unwrap_or_default();
-    found.retain(|pid| is_one(&of(*pid)));
+    let is_one = |process: &Path| is_checkpoint(process, shim, id);
+    let families = Families::look();
+    let mut found = families.checkpoints(shim, id);
     let (roots, mut next) = (found.len(), 0);
     while let Some(parent) = found.get(next) {
-        found.extend(children.remove(parent).unwrap_or_default());
+        found.extend(families.children(*parent));
         next += 1;
     }
     // All are held before the first is killed: whoever loses its child may go on, and whoever loses its parent has another.
@@ -60,17 +56,40 @@ pub(super) fn kill_checkpoints(shim: u32, id: &str) -> usize {
     held.iter().filter(|(pid, process)| end(*pid, process)).count()
 }
 
-/// The children of every process that has some. By a look at every process: what the kernel itself lists as a process's
-/// children leaves some out while others end.
-fn families() -> HashMap<u32, Vec<u32>> {
-    let mut families: HashMap<u32, Vec<u32>> = HashMap::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
-        if let (Some(pid), Some(parent)) = (pid, parent(&process.path())) {
-            families.entry(parent).or_default().push(pid);
+fn is_checkpoint(process: &Path, shim: u32, id: &str) -> bool {
+    let makes = is_runtime(process, shim, id) && has_word(process, b"checkpoint");
+    makes || parent(process) == Some(shim) && is_criu(process)
+}
+
+/// The children of every process that had some at one moment.
+pub(super) struct Families(HashMap<u32, Vec<u32>>);
+
+impl Families {
+    /// Looks at every process: what the kernel itself lists as a process's children leaves some out while others end. Blocks.
+    pub(super) fn look() -> Self {
+        let mut families: HashMap<u32, Vec<u32>> = HashMap::new();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+            if let (Some(pid), Some(parent)) = (pid, parent(&process.path())) {
+                families.entry(parent).or_default().push(pid);
+            }
         }
+        Self(families)
     }
-    families
+
+    /// Whether a checkpoint of one container was being made, or a CRIU was left of one. Blocks, for a look at the shim's
+    /// children.
+    pub(super) fn has_checkpoint(&self, shim: u32, id: &str) -> bool {
+        !self.checkpoints(shim, id).is_empty()
+    }
+
+    fn checkpoints(&self, shim: u32, id: &str) -> Vec<u32> {
+        self.children(shim).iter().copied().filter(|pid| is_checkpoint(&of(*pid), shim, id)).collect()
+    }
+
+    fn children(&self, pid: u32) -> &[u32] {
+        self.0.get(&pid).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// The children of a shim that work on one container. Blocks.
