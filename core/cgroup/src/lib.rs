@@ -3,10 +3,12 @@
 //!
 //! [`Hierarchies`] finds where a process's cgroups are, once for a node; a [`Place`] is read as often as one likes with
 //! the groups of numbers: [`Cpu`], [`Memory`], [`Pids`], [`Io`], [`Hugetlb`], [`Limits`], [`Pressures`], [`Processes`].
+//! [`Families`] are which processes come from which.
 //! What the kernel does not tell is `None` or left out, never a zero that looks like a measurement. Reading blocks on
 //! small files in memory.
 
 mod cpu;
+mod family;
 mod file;
 mod hugetlb;
 mod io;
@@ -19,6 +21,7 @@ mod pressure;
 mod process;
 
 pub use cpu::Cpu;
+pub use family::{Families, parent};
 pub use hugetlb::Hugetlb;
 pub use io::Io;
 pub use limit::Limits;

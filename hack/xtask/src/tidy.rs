@@ -36,7 +36,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["kevel-contract", "kevel-diff", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-registry"],
     ),
     ("kevel-monitor", &["kevel-cgroup", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
-    ("kevel-runtime", &["kevel-contract", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
+    (
+        "kevel-runtime",
+        &["kevel-cgroup", "kevel-contract", "kevel-model", "kevel-mount", "kevel-plugin", "kevel-proto", "kevel-ttrpc"],
+    ),
     ("kevel-service", &["kevel-client", "kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto", "kevel-ttrpc"]),
     ("kevel-client", &["kevel-contract", "kevel-model", "kevel-plugin", "kevel-proto"]),
     ("kevel-shim", &["kevel-plugin", "kevel-proto", "kevel-ttrpc"]),

@@ -11,16 +11,13 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use kevel_cgroup::Families;
 use kevel_model::{Namespace, check_identifier};
 use kevel_proto::shim::task::{StateRequest, StateResponse, method};
 use kevel_ttrpc::Code;
 use tokio::sync::Semaphore;
 
-use super::{
-    Key, ShimManager,
-    start::blocking,
-    stray::{self, Families},
-};
+use super::{Key, ShimManager, start::blocking, stray};
 use crate::{
     Bundle, Dirs, Error, Result, Role, Shim,
     address::Address,
@@ -56,7 +53,7 @@ struct Found {
 /// Whether a daemon that is gone had a checkpoint made of the container.
 async fn was_saved(families: Look, shim: &Shim) -> bool {
     let (Some(parent), id) = (shim.pid(), shim.id.clone()) else { return false };
-    blocking(move || Ok(families.has_checkpoint(parent, &id))).await.unwrap_or(true)
+    blocking(move || Ok(!stray::checkpoints(&families, parent, &id).is_empty())).await.unwrap_or(true)
 }
 
 impl ShimManager {
@@ -70,7 +67,7 @@ impl ShimManager {
         let place = dirs.clone();
         let found = blocking(move || scan(&place)).await?;
         let permits = Arc::new(Semaphore::new(PARALLEL));
-        let families = Arc::new(LazyLock::new(Families::look as fn() -> Families));
+        let families = Arc::new(LazyLock::new(stray::families as fn() -> Families));
         let mut tasks = tokio::task::JoinSet::new();
         for key in found.bundles {
             let (manager, dirs, runtime_of) = (self.clone(), dirs.clone(), runtime_of.clone());

@@ -4,12 +4,12 @@
 //! a process in there is a shim even if it never told its process id.
 
 use std::{
-    collections::HashMap,
     fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
+use kevel_cgroup::{Families, parent};
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
@@ -39,17 +39,13 @@ pub(super) fn kill_runtimes(shim: u32, id: &str) -> usize {
 /// its runtime and with it its purpose: those are the shim's children, too. Blocks. Answers how many there were.
 pub(super) fn kill_checkpoints(shim: u32, id: &str) -> usize {
     let is_one = |process: &Path| is_checkpoint(process, shim, id);
-    let families = Families::look();
-    let mut found = families.checkpoints(shim, id);
-    let (roots, mut next) = (found.len(), 0);
-    while let Some(parent) = found.get(next) {
-        found.extend(families.children(*parent));
-        next += 1;
-    }
+    let families = families();
+    let roots = checkpoints(&families, shim, id);
+    let (first, found) = (roots.len(), families.whole(roots));
     // All are held before the first is killed: whoever loses its child may go on, and whoever loses its parent has another.
     let below = |process: &Path| parent(process).is_some_and(|parent| found.contains(&parent));
     let take = |(at, pid): (usize, &u32)| {
-        let held = if at < roots { hold(*pid, is_one) } else { hold(*pid, below) };
+        let held = if at < first { hold(*pid, is_one) } else { hold(*pid, below) };
         held.map(|held| (*pid, held))
     };
     let held: Vec<_> = found.iter().enumerate().filter_map(take).collect();
@@ -61,35 +57,15 @@ fn is_checkpoint(process: &Path, shim: u32, id: &str) -> bool {
     makes || parent(process) == Some(shim) && is_criu(process)
 }
 
-/// The children of every process that had some at one moment.
-pub(super) struct Families(HashMap<u32, Vec<u32>>);
+/// A look at every process. Blocks.
+pub(super) fn families() -> Families {
+    Families::of(Path::new("/proc")).unwrap_or_default()
+}
 
-impl Families {
-    /// Looks at every process: what the kernel itself lists as a process's children leaves some out while others end. Blocks.
-    pub(super) fn look() -> Self {
-        let mut families: HashMap<u32, Vec<u32>> = HashMap::new();
-        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
-            if let (Some(pid), Some(parent)) = (pid, parent(&process.path())) {
-                families.entry(parent).or_default().push(pid);
-            }
-        }
-        Self(families)
-    }
-
-    /// Whether a checkpoint of one container was being made, or a CRIU was left of one. Blocks, for a look at the shim's
-    /// children.
-    pub(super) fn has_checkpoint(&self, shim: u32, id: &str) -> bool {
-        !self.checkpoints(shim, id).is_empty()
-    }
-
-    fn checkpoints(&self, shim: u32, id: &str) -> Vec<u32> {
-        self.children(shim).iter().copied().filter(|pid| is_checkpoint(&of(*pid), shim, id)).collect()
-    }
-
-    fn children(&self, pid: u32) -> &[u32] {
-        self.0.get(&pid).map(Vec::as_slice).unwrap_or_default()
-    }
+/// The shim's children that were making a checkpoint of one container, and every CRIU that was left of one. Blocks, for a look
+/// at its children.
+pub(super) fn checkpoints(families: &Families, shim: u32, id: &str) -> Vec<u32> {
+    families.children(shim).iter().copied().filter(|pid| is_checkpoint(&of(*pid), shim, id)).collect()
 }
 
 /// The children of a shim that work on one container. Blocks.
@@ -101,12 +77,6 @@ pub(super) fn runtimes(shim: u32, id: &str) -> Vec<u32> {
 
 fn is_runtime(process: &Path, shim: u32, id: &str) -> bool {
     parent(process) == Some(shim) && has_word(process, id.as_bytes())
-}
-
-/// The parent is the second field after the name, which is in parentheses and may hold anything.
-fn parent(process: &Path) -> Option<u32> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// CRIU as runtimes run it, `criu swrk`, and not a process of a container that is called so: those have a process table of their

@@ -2,11 +2,9 @@
 //! it for: into the cgroup of another container, whose limits, device rules and end they would share, and in which their own
 //! runtime does not find them. They are moved to the cgroup that the runtime made for them.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
+
+use kevel_cgroup::Families;
 
 /// A process may fork between a look at its children and its move; so many looks are taken at most.
 const LOOKS: usize = 16;
@@ -32,7 +30,7 @@ impl Kernel {
         let target = self.path(own);
         for _ in 0..LOOKS {
             let mut strays = Vec::new();
-            for pid in self.family(first)? {
+            for pid in Families::of(&self.proc)?.whole(vec![first]) {
                 if self.cgroup(pid).is_some_and(|cgroup| cgroup != own) {
                     strays.push(pid);
                 }
@@ -62,30 +60,6 @@ impl Kernel {
         let table = fs::read_to_string(self.proc.join(pid.to_string()).join("cgroup")).ok()?;
         table.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
-
-    /// A process and those that come from it.
-    fn family(&self, first: u32) -> io::Result<Vec<u32>> {
-        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for entry in fs::read_dir(&self.proc)?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if let Some(parent) = parent(&entry.path()) {
-                children.entry(parent).or_default().push(pid);
-            }
-        }
-        let mut family = vec![first];
-        let mut next = 0;
-        while let Some(pid) = family.get(next) {
-            family.extend(children.remove(pid).unwrap_or_default());
-            next += 1;
-        }
-        Ok(family)
-    }
-}
-
-/// The second field after the name, which is in parentheses and may hold anything.
-fn parent(process: &Path) -> Option<u32> {
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -112,14 +86,6 @@ mod tests {
         assert!(!kernel.settle(7, "/pod/new").unwrap());
         assert!(!kernel.path("/pod/new/cgroup.procs").exists());
         assert!(!kernel.settle(8, "/pod/new").unwrap(), "nor does what has ended");
-    }
-
-    #[test]
-    fn a_family_is_the_process_and_its_descendants() {
-        let (_dir, kernel) = kernel(&[(7, 1, "/o"), (9, 7, "/o"), (8, 9, "/o"), (6, 1, "/o"), (10, 6, "/o")]);
-        let mut family = kernel.family(7).unwrap();
-        family.sort_unstable();
-        assert_eq!(family, [7, 8, 9]);
     }
 
     #[test]
