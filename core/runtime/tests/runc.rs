@@ -83,6 +83,43 @@ fn kill(id: &str, exec_id: &str, signal: u32) -> Kill {
     Kill { container_id: id.into(), exec_id: exec_id.into(), signal, all: false }
 }
 
+/// The file by which a container is frozen, and what says so.
+fn freezer(id: &str) -> (PathBuf, &'static str) {
+    let group = |place: &str| Path::new("/sys/fs/cgroup").join(place).join(format!("kevel-test-{id}"));
+    match group("freezer").join("freezer.state") {
+        file if file.exists() => (file, "FROZEN"),
+        _ => (group("").join("cgroup.freeze"), "1"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_ended_is_deleted_frozen_or_not() {
+    for (n, (dir, runtime)) in shims().into_iter().enumerate() {
+        eprintln!("with {dir:?}");
+        let base = tempfile::tempdir().unwrap();
+        let (id, root) = (id("frozen", n), rootfs(base.path()));
+        let node = Node::start(base.path(), &[dir], Timeouts::default()).await;
+        let (tasks, scope) = (&node.tasks, &node.scope);
+        node.record(&id, runtime, "", spec(&id, "exec sleep 1000", json!({}))).await;
+        tasks.create(scope, create(&id, Some(&root))).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        tasks.start(scope, &id, "").await.unwrap();
+
+        tasks.pause(scope, &id).await.unwrap();
+        tasks.delete(scope, &id).await.unwrap_err();
+        assert_eq!(tasks.get(scope, &id, "").await.unwrap().state, State::Paused, "what somebody paused stays so");
+        tasks.resume(scope, &id).await.unwrap();
+
+        tasks.kill(scope, kill(&id, "", 9)).await.unwrap();
+        assert_eq!(tasks.wait(scope, &id, "").await.unwrap().status, 137);
+        // As a runtime leaves it that is ended in the middle of a kill.
+        let (file, frozen) = freezer(&id);
+        fs::write(&file, frozen).unwrap();
+        assert_eq!(tasks.delete(scope, &id).await.unwrap_or_else(|e| panic!("{}", e.chain())).exit.status, 137);
+        assert!(!file.exists(), "{file:?} is left");
+        node.assert_clean();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_lives_and_dies() {
     for (n, (dir, runtime)) in shims().into_iter().enumerate() {

@@ -1,9 +1,10 @@
-//! Ending a container without its shim: everything in its cgroup is killed.
+//! Ending a container without its shim: everything in its cgroup is killed, and goes on if it was frozen, since on version 1
+//! nobody ends who is. A runtime that kills freezes first; one that is ended meanwhile leaves it so, and deletes it no more.
 
 use std::{
     fs,
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::stray;
@@ -24,7 +25,41 @@ pub(super) fn kill(pid: u32, id: &str) -> bool {
             tracing::warn!(id, group = %group.display(), %error, "killing what is in a cgroup");
         }
     }
+    groups.iter().for_each(|group| _ = thaw_group(group));
     !groups.is_empty()
+}
+
+/// Lets a container go on whose bundle says at which path its cgroup is; one of systemd's is left alone. Blocks. Answers
+/// whether it was frozen.
+pub(super) fn thaw(bundle: &Path) -> bool {
+    let Some(path) = path(bundle) else { return false };
+    let places = ["freezer", "", "unified"].map(|place| Path::new(ROOT).join(place).join(path.trim_start_matches('/')));
+    places.iter().filter(|group| thaw_group(group)).count() > 0
+}
+
+fn path(bundle: &Path) -> Option<String> {
+    let spec = fs::read(bundle.join("config.json")).ok()?;
+    let spec: serde_json::Value = serde_json::from_slice(&spec).ok()?;
+    let path = spec["linux"]["cgroupsPath"].as_str()?;
+    let plain = Path::new(path).components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    (plain && path.len() > 1 && path.starts_with('/')).then(|| path.to_owned())
+}
+
+/// Answers whether it was frozen.
+fn thaw_group(group: &Path) -> bool {
+    let mut was = false;
+    for (file, going) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        let file = group.join(file);
+        let Ok(state) = fs::read_to_string(&file) else { continue };
+        if state.trim() == going {
+            continue;
+        }
+        match fs::write(&file, going) {
+            Ok(()) => was = true,
+            Err(error) => tracing::warn!(file = %file.display(), %error, "thawing a cgroup"),
+        }
+    }
+    was
 }
 
 /// The directories of the container's own cgroups, of every hierarchy that is mounted in its usual place.
@@ -92,6 +127,37 @@ mod tests {
         none("3:memory:/not/mounted/anywhere/c1\n", "c1");
         none("garbage\n1:\n:::\n", "c1");
         none("0::/\n", "");
+    }
+
+    #[test]
+    fn what_is_frozen_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+        assert!(!thaw_group(dir.path()));
+        for (file, frozen, going) in [("freezer.state", "FROZEN\n", "THAWED"), ("cgroup.freeze", "1\n", "0")] {
+            state(file, &format!("{going}\n"));
+            assert!(!thaw_group(dir.path()), "{file}");
+            state(file, frozen);
+            assert!(thaw_group(dir.path()) && !thaw_group(dir.path()), "{file}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_path_is_taken_from_a_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(path(dir.path()), None);
+        for (given, want) in [
+            ("/pods/c1", Some("/pods/c1")),
+            ("/", None),
+            ("", None),
+            ("pods/c1", None),
+            ("/a/../b", None),
+            ("a.slice:cri:c1", None),
+        ] {
+            let spec = serde_json::json!({ "linux": { "cgroupsPath": given } });
+            fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
+            assert_eq!(path(dir.path()).as_deref(), want, "{given}");
+        }
     }
 
     #[test]

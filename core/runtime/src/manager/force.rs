@@ -121,6 +121,16 @@ impl ShimManager {
         }
     }
 
+    /// Lets a container go on that has ended and is frozen all the same; no runtime deletes it before. One that somebody paused
+    /// stays so. Answers whether it was.
+    pub(crate) async fn thaw_ended(&self, shim: &Shim) -> bool {
+        if !matches!(self.ask(shim).await, Answer::Ended) {
+            return false;
+        }
+        let bundle = shim.bundle.path.clone();
+        blocking(move || Ok(cgroup::thaw(&bundle))).await.unwrap_or(false)
+    }
+
     /// What the shim knows of the container. One that answers for itself but not for the container is as good as silent:
     /// it never will.
     async fn ask(&self, shim: &Shim) -> Answer {

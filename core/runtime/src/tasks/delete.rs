@@ -19,12 +19,16 @@ impl TaskManager {
             return before().ok_or_else(|| Error::Gone { id: id.to_owned() });
         }
         let request = DeleteRequest { id: id.to_owned(), exec_id: String::new() };
-        let limit = Some(self.shims.timeouts().delete);
-        let mut answer = shim.task::<_, DeleteResponse>(method::DELETE, &request, limit).await;
+        let delete = async |limit| shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(limit)).await;
+        let mut answer = delete(self.shims.timeouts().delete).await;
+        if answer.as_ref().is_err_and(refused) && self.shims.thaw_ended(&shim).await {
+            tracing::warn!(id, "a container that ended was frozen");
+            answer = delete(self.shims.timeouts().delete).await;
+        }
         if answer.as_ref().is_err_and(late) {
             // The runtime hangs, or the shim does.
             self.shims.unstick(&shim).await;
-            answer = shim.task::<_, DeleteResponse>(method::DELETE, &request, Some(self.shims.timeouts().state)).await;
+            answer = delete(self.shims.timeouts().state).await;
         }
         if answer.as_ref().is_err_and(late) && !self.shims.answers(&shim).await {
             drop(ending);
@@ -70,6 +74,11 @@ impl TaskManager {
         let response: DeleteResponse = self.shims.call(&shim, method::DELETE, &request, Some(limit)).await?;
         Ok(deleted(exec_id, response))
     }
+}
+
+/// It is there, and the runtime does not delete it.
+fn refused(error: &Error) -> bool {
+    !late(error) && !error.is_closed() && !is(error, Code::NotFound)
 }
 
 fn late(error: &Error) -> bool {
