@@ -4,22 +4,22 @@
 //! runtime that stands in for CRIU, and with one that fails.
 #![expect(clippy::unwrap_used, reason = "a test says where it failed by failing there")]
 
+mod counting;
+mod setup;
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
-use kevel_e2e::{
-    Client, Faults, Leaks, Ledger, Node, NodeOptions, Registry, ctr, find, patience, run, skip_without, until,
-};
+use kevel_e2e::{find, patience, run, skip_without, until};
 use kevel_proto::runtime::v1 as cri;
-use tonic::{Code, Request, Status};
+use tonic::Code;
 
-/// Counts in memory, and shows how far it is and a word that it thought of when it began. Started anew it would have another.
-const COUNT: &str =
-    "n=0; word=$(cat /proc/sys/kernel/random/uuid); while :; do n=$((n+1)); echo $n $word >/shown; sleep 0.1; done";
+use counting::Counting;
+use setup::{COUNT, emulated, setup};
 
 /// Whether CRIU works here; says so if it does not.
 fn criu_works() -> bool {
@@ -27,74 +27,9 @@ fn criu_works() -> bool {
     checked.inspect_err(|error| eprintln!("criu: {}", error.root_cause())).is_ok()
 }
 
-struct Setup {
-    registry: Registry,
-    node: Node,
-    faults: Faults,
-}
-
-fn setup() -> Setup {
-    let registry = Registry::start(&["busybox", "pause"]).unwrap();
-    let faults = Faults::new().unwrap();
-    let options = NodeOptions { programs: Some(faults.path("programs")), ..registry.node_options() };
-    let mut node = faults.node(options, "", "").unwrap();
-    node.launch().unwrap();
-    Setup { registry, node, faults }
-}
-
-fn parse(said: &str) -> Option<(u64, String)> {
-    let (number, word) = said.trim().split_once(' ')?;
-    Some((number.parse().ok()?, word.to_owned()))
-}
-
-impl Setup {
-    /// A container that counts, run by `ctr` with the runtime of the faults.
-    fn count_by_ctr(&self, id: &str) {
-        let (hosts, image) = (self.registry.hosts_dir(), self.registry.reference("busybox"));
-        self.node.ctr(&["images", "pull", "--local", "--hosts-dir", hosts, image]).unwrap();
-        let (group, runc) = (format!("/{}", self.node.mark()), self.faults.path("bin/runc"));
-        let own =
-            ["--runc-binary", runc.to_str().unwrap(), "--runc-root", &self.faults.path("runc").display().to_string()]
-                .map(str::to_owned);
-        let own = own.each_ref().map(String::as_str);
-        let run = ["run", "-d", "--null-io", "--net-host", "--cgroup", &group];
-        self.node.ctr(&[&run[..], &own, &[image, id, "sh", "-c", COUNT]].concat()).unwrap();
-    }
-
-    /// How far a container of `ctr` has counted, and its word.
-    fn shown(&self, id: &str) -> Option<(u64, String)> {
-        parse(&self.node.ctr(&["tasks", "exec", "--exec-id", "look", id, "cat", "/shown"]).ok()?)
-    }
-
-    fn remove_by_ctr(&self, id: &str) {
-        self.node.ctr(&["tasks", "kill", "--signal", "SIGKILL", id]).unwrap();
-        until("the task to stop", || {
-            let list = self.node.ctr(&["tasks", "ls"]).ok()?;
-            list.lines().any(|line| line.starts_with(id) && line.ends_with("STOPPED")).then_some(())
-        })
-        .unwrap();
-        self.node.ctr(&["tasks", "rm", id]).ok(); // its exit code is the task's
-        self.node.ctr(&["containers", "rm", id]).unwrap();
-    }
-
-    /// What `ctr`'s failure was.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = ctr(&self.node.socket(), arguments).unwrap();
-        assert_ne!(output.code, 0, "{arguments:?} succeeded: {output:?}");
-        output.stderr
-    }
-
-    /// Scratch space of the task service that is in use.
-    fn scratch(&self) -> usize {
-        let dir = self.node.path("root/io.containerd.runtime.v2.task/.checkpoints");
-        fs::read_dir(dir).map_or(0, Iterator::count)
-    }
-}
-
 #[test]
 fn ctr_checkpoints_and_restores_without_criu() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
+    let setup = emulated();
     setup.count_by_ctr("one");
     let node = &setup.node;
     node.ctr(&["containers", "checkpoint", "--task", "--rw", "--image", "one", "saved"]).unwrap();
@@ -128,8 +63,7 @@ fn ctr_checkpoints_and_restores_without_criu() {
 
 #[test]
 fn a_checkpoint_that_fails_or_lies_leaves_nothing() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
+    let setup = emulated();
     setup.count_by_ctr("one");
     let node = &setup.node;
     let before = node.ctr(&["content", "ls", "-q"]).unwrap();
@@ -177,163 +111,9 @@ fn ctr_restores_memory() {
     node.assert_no_leaks().unwrap();
 }
 
-/// A pod in which a container counts.
-struct Counting {
-    setup: Setup,
-    pods: Client,
-    before: Ledger,
-    pod: String,
-    id: String,
-}
-
-impl Counting {
-    async fn new(setup: Setup) -> Self {
-        let pods = Client::of(&setup.node, setup.registry.reference("busybox")).await.unwrap();
-        let first = pods.run(pods.config("first"), "").await.unwrap();
-        pods.remove_pod(&first).await.unwrap();
-        let before = Ledger::of(&setup.node, &setup.faults).unwrap();
-        let pod = pods.run(pods.config("one"), "").await.unwrap();
-        let id = pods.create(&pod, "one", pods.container("counter", COUNT)).await.unwrap();
-        pods.start(&id, None).await.unwrap();
-        let this = Self { setup, pods, before, pod, id };
-        this.shows(&this.id, 1).await;
-        this
-    }
-
-    /// How far a container has counted, once it is at least so far.
-    async fn shows(&self, id: &str, least: u64) -> u64 {
-        self.says(id, least).await.0
-    }
-
-    /// The same with its word.
-    async fn says(&self, id: &str, least: u64) -> (u64, String) {
-        let mut shown = None;
-        kevel_e2e::eventually("the container to count", async || {
-            let cmd = ["cat", "/shown"].map(str::to_owned).to_vec();
-            let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout: 20 };
-            let said = self.pods.runtime.clone().exec_sync(request).await;
-            shown = said.ok().and_then(|said| parse(&String::from_utf8_lossy(&said.into_inner().stdout)));
-            shown.as_ref().is_some_and(|(number, _)| *number >= least)
-        })
-        .await;
-        shown.unwrap()
-    }
-
-    /// The first process of a container, on the node.
-    async fn pid(&self, id: &str) -> u64 {
-        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
-        let info = self.pods.runtime.clone().container_status(request).await.unwrap().into_inner().info;
-        serde_json::from_str::<serde_json::Value>(&info["info"]).unwrap()["pid"].as_u64().unwrap()
-    }
-
-    async fn checkpoint(&self, location: &Path, timeout: i64) -> Result<(), Status> {
-        let location = location.display().to_string();
-        let request = cri::CheckpointContainerRequest { container_id: self.id.clone(), location, timeout };
-        self.pods.runtime.clone().checkpoint_container(request).await.map(drop)
-    }
-
-    async fn checkpoint_pod(&self, ids: &[&str], to: &Path, limit: Option<Duration>) -> Result<(), Status> {
-        let mut request = Request::new(cri::CheckpointPodRequest {
-            pod_sandbox_id: self.pod.clone(),
-            output_path: to.display().to_string(),
-            container_ids: ids.iter().map(|&id| id.to_owned()).collect(),
-            ..Default::default()
-        });
-        limit.inspect(|limit| request.set_timeout(*limit));
-        self.pods.runtime.clone().checkpoint_pod(request).await.map(drop)
-    }
-
-    /// A restored pod of that name, with what its containers are called and their ids.
-    async fn restore_pod(
-        &self,
-        from: &Path,
-        name: &str,
-        configs: Vec<cri::ContainerConfig>,
-    ) -> Result<(String, Vec<(String, String)>), Status> {
-        let request = cri::RestorePodRequest {
-            checkpoint_path: from.display().to_string(),
-            config: Some(self.pods.config(name)),
-            container_configs: configs,
-            ..Default::default()
-        };
-        let made = self.pods.runtime.clone().restore_pod(request).await?.into_inner();
-        let restored = made.restored_containers.into_iter().map(|one| (one.name, one.container_id));
-        Ok((made.pod_sandbox_id, restored.collect()))
-    }
-
-    /// CreateContainer; its id.
-    async fn created(&self, pod: &str, config: &cri::ContainerConfig) -> Result<String, Status> {
-        self.pods.create(pod, "two", config.clone()).await
-    }
-
-    /// A container that is made from an archive.
-    fn from(&self, archive: &Path) -> cri::ContainerConfig {
-        let mut config = self.pods.container("counter", COUNT);
-        config.image = Some(cri::ImageSpec { image: archive.display().to_string(), ..Default::default() });
-        config
-    }
-
-    /// A directory for archives, with nothing in it.
-    fn outputs(&self, name: &str) -> PathBuf {
-        let dir = self.setup.node.path(name);
-        fs::create_dir(&dir).unwrap();
-        dir
-    }
-
-    /// Processes that make a checkpoint.
-    fn at_work(&self) -> Vec<String> {
-        let mark = self.setup.faults.path("");
-        let mut all = Leaks::of(&mark.display().to_string()).processes;
-        all.retain(|line| line.ends_with(" swrk") || line.contains(" checkpoint "));
-        all
-    }
-
-    /// An image of the registry's form with the files of an archive, and with that annotation; its name.
-    fn image(&self, name: &str, archive: &Path, annotation: &str) -> String {
-        let (layout, packed) =
-            (self.setup.node.path(&format!("layout-{name}")), self.setup.node.path(&format!("{name}.oci")));
-        let (at, from) = (layout.display().to_string(), archive.display().to_string());
-        let reference = format!("{at}:latest");
-        let umoci = |arguments: &[&str]| {
-            run(&find("umoci").unwrap(), arguments).unwrap().ok().unwrap();
-        };
-        umoci(&["init", "--layout", &at]);
-        umoci(&["new", "--image", &reference]);
-        umoci(&["raw", "add-layer", "--image", &reference, &from]);
-        umoci(&["config", "--image", &reference, "--manifest.annotation", annotation]);
-        run(Path::new("/bin/tar"), &["-C", &at, "-cf", packed.to_str().unwrap(), "."]).unwrap().ok().unwrap();
-        let base = format!("checkpoint.test/{name}");
-        let import = ["-n", "k8s.io", "images", "import", "--local", "--base-name", &base, packed.to_str().unwrap()];
-        self.setup.node.ctr(&import).unwrap();
-        format!("{base}:latest")
-    }
-
-    fn remove_image(&self, name: &str) {
-        self.setup.node.ctr(&["-n", "k8s.io", "images", "rm", "--sync", name]).unwrap();
-    }
-
-    /// What is left of checkpoints of the container beside what was asked for.
-    fn left(&self) -> Vec<String> {
-        let root = self.setup.node.path("root/io.containerd.grpc.v1.cri/containers").join(&self.id);
-        let state = self.setup.node.path("state/io.containerd.grpc.v1.cri/containers").join(&self.id);
-        let names = [root.join("checkpoint"), root.join("restore"), root.join("partial"), state.join("frozen")];
-        names.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
-    }
-
-    async fn end(self, pods: &[&str]) {
-        for pod in pods {
-            self.pods.remove_pod(pod).await.unwrap();
-        }
-        self.pods.remove_pod(&self.pod).await.unwrap();
-        self.before.wait(&self.setup.node, &self.setup.faults).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_becomes_an_archive_and_a_container_again() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
-    let this = Counting::new(setup).await;
+    let this = Counting::new(emulated()).await;
     let dir = this.outputs("archives");
     let archive = dir.join("one.tar");
     this.checkpoint(&archive, 0).await.unwrap();
@@ -372,9 +152,7 @@ async fn a_container_becomes_an_archive_and_a_container_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_becomes_a_container_again() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
-    let this = Counting::new(setup).await;
+    let this = Counting::new(emulated()).await;
     let dir = this.outputs("archives");
     let archive = dir.join("one.tar");
     this.checkpoint(&archive, 0).await.unwrap();
@@ -427,9 +205,7 @@ async fn an_image_becomes_a_container_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_is_half_written_goes_with_the_next_start() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
-    let mut this = Counting::new(setup).await;
+    let mut this = Counting::new(emulated()).await;
     let dir = this.outputs("archives");
     // What the archive is made of is larger than what is written before the daemon is killed.
     let fill = "dd if=/dev/zero of=/large bs=1M count=256 2>/dev/null && echo done";
@@ -454,8 +230,7 @@ async fn an_archive_that_is_half_written_goes_with_the_next_start() {
     this.setup.node.kill().unwrap();
     let left = parts();
     assert!(left.len() == 1 && left[0] != archive, "{left:?}");
-    this.setup.node.launch().unwrap();
-    this.pods = Client::of(&this.setup.node, this.setup.registry.reference("busybox")).await.unwrap();
+    this.launch().await;
     kevel_e2e::eventually("the half-written archive to go", async || parts().is_empty()).await;
     this.checkpoint(&archive, 0).await.unwrap();
     assert_eq!((this.left(), parts()), (Vec::new(), vec![archive]));
@@ -464,9 +239,7 @@ async fn an_archive_that_is_half_written_goes_with_the_next_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_that_cannot_be_leave_nothing() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
-    let this = Counting::new(setup).await;
+    let this = Counting::new(emulated()).await;
     let (dir, faults) = (this.outputs("archives"), &this.setup.faults);
     let archive = dir.join("one.tar");
     let refused = async |why: &str, code: Code, archive: &Path, timeout: i64| {
@@ -516,9 +289,7 @@ async fn checkpoints_that_cannot_be_leave_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_is_saved_at_one_moment_and_restored() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
-    let this = Counting::new(setup).await;
+    let this = Counting::new(emulated()).await;
     let second = this.pods.create(&this.pod, "one", this.pods.container("second", COUNT)).await.unwrap();
     this.pods.start(&second, None).await.unwrap();
     let ids = [this.id.as_str(), second.as_str()];
@@ -582,9 +353,7 @@ async fn a_pod_is_saved_at_one_moment_and_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_leaves_nobody_paused() {
-    let setup = setup();
-    setup.faults.emulate_criu().unwrap();
-    let mut this = Counting::new(setup).await;
+    let mut this = Counting::new(emulated()).await;
     let archive = this.outputs("archives").join("one.tar");
     this.setup.faults.hold("runc-checkpoint").unwrap();
     let shown = this.shows(&this.id, 1).await;
@@ -599,8 +368,7 @@ async fn a_daemon_that_dies_leaves_nobody_paused() {
     }
     this.setup.node.kill().unwrap();
     assert!(!this.at_work().is_empty());
-    this.setup.node.launch().unwrap();
-    this.pods = Client::of(&this.setup.node, this.setup.registry.reference("busybox")).await.unwrap();
+    this.launch().await;
     this.shows(&this.id, shown + 5).await;
     assert!(!archive.exists());
     kevel_e2e::eventually("what made the checkpoint to end", async || this.at_work().is_empty()).await;

@@ -6,7 +6,7 @@ use std::fs;
 use kevel_e2e::{Cluster, ClusterOptions, Leaks, find, until};
 use serde_json::Value;
 
-use crate::{identity, ready, soak};
+use crate::{Identity, identity, ready, soak};
 
 /// Of the disk's 300 MiB three bulk images take more than four fifths. kubelet says which images it has come to know.
 const EVICTION: &str = r#"
@@ -23,21 +23,26 @@ imageGCHighThresholdPercent: 30
 imageGCLowThresholdPercent: 10
 "#;
 
+/// A cluster whose node has a disk of its own with a pod on it that stays, and two of the bulk images; and who that pod is.
+fn filling(kubelet: &str, images: &str) -> (Cluster, Identity) {
+    let arguments = ["--disk", "300", "--images", images];
+    let cluster =
+        Cluster::start(ClusterOptions { kubelet, arguments: &arguments, ..ClusterOptions::default() }).unwrap();
+    cluster.apply("keeper.yaml").unwrap();
+    let keeper = identity(&cluster.until_pod("keeper", "to be ready", ready).unwrap());
+    leave(&cluster, "bulk-1");
+    leave(&cluster, "bulk-2");
+    (cluster, keeper)
+}
+
 #[test]
 fn unused_images_make_room_before_pods_do() {
     if !soak() {
         eprintln!("SKIPPED: fills a disk of its own for minutes; hack/test soak runs this");
         return;
     }
-    let arguments = ["--disk", "300", "--images", "bulk-1,bulk-2,bulk-3"];
-    let cluster =
-        Cluster::start(ClusterOptions { kubelet: EVICTION, arguments: &arguments, ..ClusterOptions::default() })
-            .unwrap();
+    let (cluster, keeper) = filling(EVICTION, "bulk-1,bulk-2,bulk-3");
     let mark = cluster.mark();
-    cluster.apply("keeper.yaml").unwrap();
-    let keeper = identity(&cluster.until_pod("keeper", "to be ready", ready).unwrap());
-    leave(&cluster, "bulk-1");
-    leave(&cluster, "bulk-2");
     assert_eq!(bulk(&cluster), ["bulk-1", "bulk-2"]);
     meet_images(&cluster);
 
@@ -80,15 +85,8 @@ fn images_beyond_the_threshold_are_collected() {
         eprintln!("SKIPPED: takes five minutes; hack/test soak runs this");
         return;
     }
-    let arguments = ["--disk", "300", "--images", "bulk-1,bulk-2"];
-    let cluster =
-        Cluster::start(ClusterOptions { kubelet: COLLECTION, arguments: &arguments, ..ClusterOptions::default() })
-            .unwrap();
+    let (cluster, keeper) = filling(COLLECTION, "bulk-1,bulk-2");
     let mark = cluster.mark();
-    cluster.apply("keeper.yaml").unwrap();
-    let keeper = identity(&cluster.until_pod("keeper", "to be ready", ready).unwrap());
-    leave(&cluster, "bulk-1");
-    leave(&cluster, "bulk-2");
     cluster.again("restart", "kubelet").unwrap();
     let gone = || until("image GC", || bulk(&cluster).is_empty().then_some(()));
     (0..6).find(|_| gone().is_ok()).unwrap_or_else(|| panic!("kubelet leaves {:?}", bulk(&cluster)));

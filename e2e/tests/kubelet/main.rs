@@ -82,8 +82,11 @@ fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
     all.find(|status| status["name"] == name).unwrap_or(&Value::Null)
 }
 
+/// Containers of a pod: name, id and how often it was restarted.
+type Identity = Vec<(String, String, u64)>;
+
 /// The containers of a pod and how often they were started anew.
-fn identity(pod: &Value) -> Vec<(String, String, u64)> {
+fn identity(pod: &Value) -> Identity {
     let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     statuses
